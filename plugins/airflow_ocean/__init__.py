@@ -1,0 +1,1 @@
+"""Ocean Protocol Compute-to-Data for Apache Airflow: hook, operators, sensor, trigger and links."""

@@ -1,0 +1,140 @@
+"""Where results live: one base for all workers, below it a folder for each task, in it the files and their manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from airflow.sdk import ObjectStoragePath
+
+from airflow_ocean.c2d.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+BASE_VARIABLE = "AIRFLOW_OCEAN_ARTIFACTS"
+MANIFEST_NAME = "manifest.json"
+_LONGEST_SEGMENT = 120
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of a job that was fetched.
+
+    :param name: the file name as the job gave it: data, never a path
+    :param uri: where it is kept
+    :param type: ``output`` or a kind of log
+    :param size: bytes
+    :param sha256: of its content, hexadecimal
+    """
+
+    name: str
+    uri: str
+    type: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a task fetched, and from which job.
+
+    :param job_id: the compute job
+    :param algorithm_did: the algorithm it ran
+    :param dataset_dids: the datasets it read
+    :param files: what is kept, in the job's order
+    """
+
+    job_id: str
+    algorithm_did: str | None
+    dataset_dids: list[str]
+    files: list[Artifact]
+
+    def write(self, path: ObjectStoragePath) -> str:
+        """Write it as JSON and return its URI."""
+        with open_artifact(path, "wb") as stream:
+            stream.write(json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
+        return str(path)
+
+    @classmethod
+    def read(cls, uri: str) -> Manifest:
+        """Read one back.
+
+        :raises InvalidInputError: when there is none at this URI, or it is something else
+        """
+        try:
+            with open_artifact(uri) as stream:
+                content: dict[str, Any] = json.loads(stream.read())
+            return cls(**{**content, "files": [Artifact(**file) for file in content["files"]]})
+        except FileNotFoundError:
+            raise InvalidInputError(
+                f"there is no manifest at {uri}; was it deleted, or is the artifact base not shared between the workers?"
+            ) from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidInputError(f"{uri} is not a manifest of fetched results: {error!r}") from error
+
+
+def artifact_folder(context: Context, *bases: str | None) -> ObjectStoragePath:
+    """Return the folder of a task instance, made if it is a local one: ``<base>/<dag_id>/<run_id>/<task_id>``.
+
+    A mapped task has one folder for each index below that.
+
+    :param bases: where to keep artifacts, in the order of preference; the first given counts. Without any it is the
+        environment variable ``AIRFLOW_OCEAN_ARTIFACTS``, at last ``<AIRFLOW_HOME>/artifacts``
+    """
+    base = next((base for base in (*bases, os.environ.get(BASE_VARIABLE)) if base), None)
+    base = base or f"{os.environ.get('AIRFLOW_HOME', '~/airflow')}/artifacts"
+    if "://" not in base:
+        base = f"file://{os.path.abspath(os.path.expanduser(base))}"
+    instance = context["ti"]
+    segments = [instance.dag_id, instance.run_id, instance.task_id]
+    if instance.map_index is not None and instance.map_index >= 0:
+        segments.append(str(instance.map_index))
+    folder = ObjectStoragePath(base.rstrip("/"))
+    for segment in segments:
+        folder = folder / path_segment(segment)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def open_artifact(location: ObjectStoragePath | str, mode: str = "rb") -> BinaryIO:
+    """Open an artifact as a binary stream."""
+    stream: BinaryIO = ObjectStoragePath(location).open(mode)  # type: ignore[no-untyped-call]
+    return stream
+
+
+def path_segment(text: str) -> str:
+    """Return an id as one readable path segment that every store takes; different ids stay different.
+
+    Run ids contain ``:`` and ``+``, which object stores and shells treat specially. What is replaced is made up for
+    by a piece of the id's hash.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", text).lstrip(".")[:_LONGEST_SEGMENT]
+    if safe == text:
+        return safe
+    return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def check_integrity(artifact: Artifact) -> None:
+    """Compare a kept file with what its manifest says about it.
+
+    :raises InvalidInputError: when it is missing or another content
+    """
+    digest = hashlib.sha256()
+    try:
+        with open_artifact(artifact.uri) as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    except FileNotFoundError:
+        raise InvalidInputError(
+            f"the result {artifact.uri} is gone; run the task that fetched it again"
+        ) from None
+    if digest.hexdigest() != artifact.sha256:
+        raise InvalidInputError(
+            f"the result {artifact.uri} was changed after it was fetched: its SHA-256 is {digest.hexdigest()}, the "
+            f"manifest says {artifact.sha256}; fetch it again"
+        )

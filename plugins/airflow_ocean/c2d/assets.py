@@ -1,0 +1,424 @@
+"""Publishing assets, allowing algorithms on datasets, and resolving DIDs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from eth_utils import to_checksum_address
+
+from airflow_ocean.c2d.errors import AssetNotFoundError, InvalidInputError, NotAllowedError, OceanError
+from airflow_ocean.c2d.specs import (
+    AlgorithmContainer,
+    AssetSpec,
+    ComputePolicy,
+    Credentials,
+    Pricing,
+)
+from airflow_ocean.c2d.units import parse_address
+
+if TYPE_CHECKING:
+    from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.transactions import MinedTransaction
+
+__all__ = [
+    "AlgorithmContainer",
+    "AllowResult",
+    "Asset",
+    "AssetSpec",
+    "Assets",
+    "ComputePolicy",
+    "Credentials",
+    "Pricing",
+    "PublishedAsset",
+    "Service",
+]
+
+logger = logging.getLogger(__name__)
+
+# Template 2 (enterprise) must have a cap on its supply; this is as good as none.
+TEMPLATE_2_CAP = 10**9 * 10**18
+INDEX_TIMEOUT = 120.0
+STATE_ACTIVE = 0
+STATE_UNLISTED = 5
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of an asset.
+
+    :param index: its place in the DDO, by which the contract knows it
+    :param timeout: seconds an order stays valid, 0 for ever
+    """
+
+    id: str
+    type: str
+    index: int
+    datatoken: str
+    endpoint: str
+    timeout: int
+
+
+@dataclass(frozen=True)
+class Asset:
+    """An indexed asset."""
+
+    did: str
+    name: str
+    kind: str
+    owner: str
+    nft_address: str
+    services: tuple[Service, ...]
+    ddo: dict[str, Any]
+
+    def service(self, *types: str) -> Service:
+        """Return the first service of the first type that the asset offers.
+
+        :raises NotAllowedError: when it offers none of them
+        """
+        for kind in types:
+            for service in self.services:
+                if service.type == kind:
+                    return service
+        raise NotAllowedError(f"asset {self.did} offers no {' or '.join(types)} service")
+
+
+@dataclass(frozen=True)
+class PublishedAsset:
+    """What publishing made."""
+
+    did: str
+    nft_address: str
+    datatoken_address: str
+    transactions: list[str]
+
+
+@dataclass(frozen=True)
+class AllowResult:
+    """What changing a dataset's trust made; no transaction when it was so already."""
+
+    did: str
+    transactions: list[str]
+
+
+def parse_asset(ddo: dict[str, Any]) -> Asset:
+    """Read an asset out of its indexed DDO.
+
+    :raises InvalidInputError: when it is not a DDO
+    """
+    try:
+        services = tuple(
+            Service(
+                id=str(entry["id"]),
+                type=str(entry["type"]),
+                index=index,
+                datatoken=to_checksum_address(entry["datatokenAddress"]),
+                endpoint=str(entry["serviceEndpoint"]).rstrip("/"),
+                timeout=int(entry["timeout"]),
+            )
+            for index, entry in enumerate(ddo["services"])
+        )
+        return Asset(
+            did=ddo["id"],
+            name=str(ddo["metadata"]["name"]),
+            kind=str(ddo["metadata"]["type"]),
+            owner=str((ddo.get("nft") or {}).get("owner", "")),
+            nft_address=to_checksum_address(ddo["nftAddress"]),
+            services=services,
+            ddo=ddo,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"the metadata cache's DDO is incomplete ({error!r}): {str(ddo)[:200]}"
+        ) from error
+
+
+class Assets:
+    """The assets of a network, seen by one wallet."""
+
+    def __init__(self, client: OceanClient) -> None:
+        self._client = client
+
+    def resolve(self, did: str) -> Asset:
+        """Return an indexed asset.
+
+        :raises InvalidInputError: when the text is no DID, or the asset is of another chain
+        :raises AssetNotFoundError: when nobody published it, or its publisher withdrew it
+        """
+        if not isinstance(did, str) or not did.startswith("did:op:") or len(did) != 71:
+            raise InvalidInputError(f"{did!r} is not a DID: expected did:op: and 64 hexadecimal digits")
+        ddo = self._client.services().resolve(did)
+        state = (ddo.get("nft") or {}).get("state", STATE_ACTIVE)
+        if not ddo.get("services") or state not in (STATE_ACTIVE, STATE_UNLISTED):
+            raise AssetNotFoundError(
+                f"asset {did} is no longer active (state {state}): its publisher withdrew it"
+            )
+        if ddo.get("chainId") != self._client.chain_id:
+            raise InvalidInputError(
+                f"asset {did} lives on chain {ddo.get('chainId')}, the connection's chain is {self._client.chain_id}"
+            )
+        return parse_asset(ddo)
+
+    # ------------------------------------------------------------------ publishing
+
+    def publish(self, spec: AssetSpec) -> PublishedAsset:
+        """Publish an asset: its data NFT and datatoken, then its metadata, then wait until it is indexed.
+
+        :raises InvalidInputError: when the metadata is not valid
+        :raises NotIndexedError: when the index does not follow in time; trying again goes on from there
+        """
+        if spec.pricing and spec.pricing.kind == "fixed_rate":
+            # asked before the first transaction, so that a wrong address costs nothing
+            self._base_token(spec.pricing)
+        nft_address, datatoken_address, created = self._create_tokens(spec)
+        did = did_of(nft_address, self._client.chain_id)
+        described = self._client.transactions.resume("set metadata")
+        if described is None:
+            described = self._write_metadata(
+                "set metadata", self._build_ddo(spec, did, nft_address, datatoken_address)
+            )
+        self._client.services().wait_until_indexed(did, described.hash, described.block, INDEX_TIMEOUT)
+        logger.info("Published %s %r as %s", spec.kind, spec.name, did)
+        return PublishedAsset(did, nft_address, datatoken_address, [created, described.hash])
+
+    def _base_token(self, pricing: Pricing) -> str:
+        if pricing.base_token:
+            return parse_address(pricing.base_token, "pricing.base_token")
+        return self._client.contract_address("Ocean")
+
+    def _create_tokens(self, spec: AssetSpec) -> tuple[str, str, str]:
+        from airflow_ocean.c2d import oceanlib
+
+        config = self._client.ocean_config
+        factory = oceanlib.DataNFTFactoryContract(config, self._client.contract_address("ERC721Factory"))
+        nft = oceanlib.DataNFTArguments(spec.name, spec.name)
+        # ocean-lib's default token URI is a 717-byte picture that costs more gas than the token itself.
+        nft.uri = ""
+        token = oceanlib.DatatokenArguments(
+            f"{spec.name}: DT1",
+            "DT1",
+            template_index=spec.template,
+            cap=TEMPLATE_2_CAP if spec.template == 2 else None,
+        )
+        with self._client.transactions.step("create data NFT and datatoken") as tx:
+            if spec.pricing is None:
+                contract, _ = factory.create_with_erc20(nft, token, tx)
+            elif spec.pricing.kind == "dispenser":
+                offer = oceanlib.DispenserArguments(spec.pricing.max_tokens, spec.pricing.max_balance)
+                contract, _ = factory.create_with_erc20_and_dispenser(nft, token, offer, tx)
+            else:
+                offer = oceanlib.ExchangeArguments(
+                    rate=spec.pricing.rate,
+                    base_token_addr=self._base_token(spec.pricing),
+                    owner_addr=self._client.address,
+                    with_mint=True,
+                )
+                contract, _, _ = factory.create_with_erc20_and_fixed_rate(nft, token, offer, tx)
+        created = self._client.transactions.mined[-1]
+        tokens = contract.getTokensList()
+        if not tokens:
+            raise OceanError(
+                f"transaction {created.hash} made data NFT {contract.address} without a datatoken"
+            )
+        return str(contract.address), str(tokens[0]), created.hash
+
+    def _build_ddo(self, spec: AssetSpec, did: str, nft_address: str, datatoken: str) -> dict[str, Any]:
+        services = self._client.services()
+        files = [
+            {**file, "chainId": file.get("chainId", self._client.chain_id)}
+            if file["type"] == "smartcontract"
+            else file
+            for file in spec.files
+        ]
+        encrypted = services.encrypt_files(
+            {"datatokenAddress": datatoken, "nftAddress": nft_address, "files": list(files)}
+        )
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata: dict[str, Any] = {
+            "created": now,
+            "updated": now,
+            "name": spec.name,
+            "type": spec.kind,
+            "description": spec.description or spec.name,
+            "author": spec.author or self._client.address[:7],
+            "license": spec.license,
+        }
+        if spec.tags:
+            metadata["tags"] = list(spec.tags)
+        if spec.additional_information:
+            metadata["additionalInformation"] = spec.additional_information
+        if spec.container:
+            metadata["algorithm"] = {
+                "language": "python",
+                "format": "docker-image",
+                "version": "0.1",
+                "container": {
+                    "entrypoint": spec.container.entrypoint,
+                    "image": spec.container.image,
+                    "tag": spec.container.tag,
+                    "checksum": spec.container.checksum,
+                },
+            }
+            if spec.consumer_parameters:
+                metadata["algorithm"]["consumerParameters"] = list(spec.consumer_parameters)
+        return {
+            "@context": ["https://w3id.org/did/v1"],
+            "id": did,
+            "version": "4.1.0",
+            "chainId": self._client.chain_id,
+            "nftAddress": nft_address,
+            "metadata": metadata,
+            "credentials": spec.credentials.to_dict(),
+            "services": [
+                self._build_service(spec, str(index), kind, datatoken, encrypted)
+                for index, kind in enumerate(spec.services)
+            ],
+        }
+
+    def _build_service(
+        self, spec: AssetSpec, id_: str, kind: str, datatoken: str, files: str
+    ) -> dict[str, Any]:
+        service: dict[str, Any] = {
+            "id": id_,
+            "type": kind,
+            "serviceEndpoint": self._client.network.provider_url,
+            "datatokenAddress": datatoken,
+            "files": files,
+            "timeout": spec.timeout,
+            "name": "Compute service" if kind == "compute" else "Download service",
+            "description": "Compute service" if kind == "compute" else "Download service",
+        }
+        if kind == "compute":
+            service["compute"] = spec.compute.to_dict()
+        if spec.consumer_parameters and spec.kind == "dataset":
+            service["consumerParameters"] = list(spec.consumer_parameters)
+        return service
+
+    def _write_metadata(
+        self, step: str, ddo: dict[str, Any], provider_url: str | None = None
+    ) -> MinedTransaction:
+        """Put a DDO on the chain."""
+        from airflow_ocean.c2d import oceanlib
+
+        services = self._client.services(provider_url)
+        document = services.prepare_metadata(ddo)
+        nft = oceanlib.DataNFT(self._client.ocean_config, ddo["nftAddress"])
+        with self._client.transactions.step(step) as tx:
+            nft.setMetaData(
+                STATE_ACTIVE,
+                document.decryptor_url,
+                document.decryptor_address.encode(),
+                bytes([document.flags]),
+                document.data,
+                document.digest,
+                document.proofs,
+                tx,
+            )
+        return self._client.transactions.mined[-1]
+
+    # ------------------------------------------------------------------ trust
+
+    def allow_algorithm(
+        self, dataset_did: str, *, algorithm_did: str | None = None, publisher: str | None = None
+    ) -> AllowResult:
+        """Allow an algorithm, or every algorithm of a publisher, to run on a dataset.
+
+        :param publisher: address of the publisher to trust
+        :raises NotAllowedError: when the wallet may not change the dataset's metadata, or it offers no compute service
+        """
+        self._one_of(algorithm_did, publisher)
+        dataset = self.resolve(dataset_did)
+        policy = self._policy(dataset)
+        if publisher:
+            trusted = policy.setdefault("publisherTrustedAlgorithmPublishers", [])
+            address = parse_address(publisher, "publisher")
+            if any(address.lower() == known.lower() for known in trusted):
+                return self._unchanged(dataset)
+            trusted.append(address)
+        else:
+            entry = self._trusted_entry(self.resolve(str(algorithm_did)))
+            algorithms = policy.setdefault("publisherTrustedAlgorithms", [])
+            if entry in algorithms:
+                return self._unchanged(dataset)
+            algorithms[:] = [known for known in algorithms if known.get("did") != entry["did"]]
+            algorithms.append(entry)
+        return self._update(dataset)
+
+    def revoke_algorithm(
+        self, dataset_did: str, *, algorithm_did: str | None = None, publisher: str | None = None
+    ) -> AllowResult:
+        """Take back what :meth:`allow_algorithm` gave; running jobs go on."""
+        self._one_of(algorithm_did, publisher)
+        dataset = self.resolve(dataset_did)
+        policy = self._policy(dataset)
+        if publisher:
+            name, address = (
+                "publisherTrustedAlgorithmPublishers",
+                parse_address(publisher, "publisher").lower(),
+            )
+            kept = [known for known in policy.get(name, []) if known.lower() != address]
+        else:
+            name = "publisherTrustedAlgorithms"
+            kept = [known for known in policy.get(name, []) if known.get("did") != algorithm_did]
+        if len(kept) == len(policy.get(name, [])):
+            return self._unchanged(dataset)
+        policy[name] = kept
+        return self._update(dataset)
+
+    @staticmethod
+    def _one_of(algorithm_did: str | None, publisher: str | None) -> None:
+        if (algorithm_did is None) == (publisher is None):
+            raise InvalidInputError("give either algorithm_did or publisher, not both and not none")
+
+    @staticmethod
+    def _policy(dataset: Asset) -> dict[str, Any]:
+        service = dataset.service("compute")
+        policy: dict[str, Any] = dataset.ddo["services"][service.index].setdefault("compute", {})
+        return policy
+
+    def _unchanged(self, dataset: Asset) -> AllowResult:
+        # A retry after the change was mined comes here, too; then its transaction is told.
+        settled = self._client.transactions.resume("update metadata")
+        return AllowResult(dataset.did, [settled.hash] if settled else [])
+
+    def _trusted_entry(self, algorithm: Asset) -> dict[str, str]:
+        """Build what identifies an algorithm; source: Provider ``validation/algo.py``."""
+        if algorithm.kind != "algorithm":
+            raise InvalidInputError(f"{algorithm.did} is a {algorithm.kind}, not an algorithm")
+        service = algorithm.services[0]
+        infos = self._client.services(service.endpoint).file_infos(algorithm.did, service.id, checksum=True)
+        if not infos or not all(info.valid and info.checksum for info in infos):
+            raise NotAllowedError(
+                f"the Provider at {service.endpoint} cannot read the files of algorithm {algorithm.did}; is their URL "
+                "reachable from the Provider?"
+            )
+        container = algorithm.ddo["metadata"]["algorithm"]["container"]
+        return {
+            "did": algorithm.did,
+            "filesChecksum": "".join(str(info.checksum) for info in infos),
+            "containerSectionChecksum": hashlib.sha256(
+                (container["entrypoint"] + container["checksum"]).encode()
+            ).hexdigest(),
+        }
+
+    def _update(self, dataset: Asset) -> AllowResult:
+        # What the index added does not belong on the chain.
+        added = ("event", "nft", "datatokens", "stats", "purgatory", "accessDetails", "indexedMetadata")
+        ddo = {key: value for key, value in dataset.ddo.items() if key not in added}
+        ddo["metadata"]["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if dataset.owner and dataset.owner.lower() != self._client.address.lower():
+            logger.info("Dataset %s belongs to %s; trying as its manager", dataset.did, dataset.owner)
+        endpoint = dataset.service("compute").endpoint
+        mined = self._write_metadata("update metadata", ddo, endpoint)
+        self._client.services(endpoint).wait_until_indexed(
+            dataset.did, mined.hash, mined.block, INDEX_TIMEOUT
+        )
+        return AllowResult(dataset.did, [mined.hash])
+
+
+def did_of(nft_address: str, chain_id: int) -> str:
+    """Return the DID of a data NFT: ``did:op:`` and SHA-256 of checksummed address and decimal chain id."""
+    return "did:op:" + hashlib.sha256(f"{to_checksum_address(nft_address)}{chain_id}".encode()).hexdigest()

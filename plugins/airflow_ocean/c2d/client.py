@@ -1,0 +1,154 @@
+"""One wallet on one network: the way into the library."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_ocean.c2d.assets import Assets
+from airflow_ocean.c2d.chain import Chain
+from airflow_ocean.c2d.datatokens import Datatokens
+from airflow_ocean.c2d.errors import InvalidInputError, OceanError
+from airflow_ocean.c2d.jobs import Jobs
+from airflow_ocean.c2d.journal import MemoryJournal
+from airflow_ocean.c2d.orders import Orders
+from airflow_ocean.c2d.services import open_services
+from airflow_ocean.c2d.transactions import Transactions
+from airflow_ocean.c2d.units import format_units
+from airflow_ocean.c2d.wallet import Wallet
+
+if TYPE_CHECKING:
+    from airflow_ocean.c2d.journal import Journal
+    from airflow_ocean.c2d.network import Network
+    from airflow_ocean.c2d.services import OceanServices
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a look at one part of the network found."""
+
+    part: str
+    ok: bool
+    detail: str
+
+
+class OceanClient:
+    """All of Compute-to-Data for one wallet on one network; for one thread.
+
+    Nothing is asked of the network before it is needed.
+
+    :param network: where everything is
+    :param private_key: the wallet's key, hexadecimal
+    :param journal: where signed transactions are kept, so that a retry does not pay twice; in memory by default
+    """
+
+    def __init__(self, network: Network, private_key: str, journal: Journal | None = None) -> None:
+        self.network = network
+        self.wallet = Wallet(private_key)
+        self.transactions = Transactions(
+            self.wallet, network, journal or MemoryJournal(), Chain(network.rpc_url)
+        )
+        self._services: dict[str, OceanServices] = {}
+        self.assets = Assets(self)
+        self.datatokens = Datatokens(self)
+        self.orders = Orders(self)
+        self.jobs = Jobs(self.services)
+
+    def __repr__(self) -> str:
+        return f"OceanClient({self.address} on {self.network.rpc_url})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for services in self._services.values():
+            services.close()
+
+    @property
+    def address(self) -> str:
+        """The wallet's checksummed address."""
+        return self.wallet.address
+
+    @functools.cached_property
+    def web3(self) -> Any:
+        """The chain, every transaction of which passes through the journal."""
+        from airflow_ocean.c2d import oceanlib
+
+        return oceanlib.connect(self.transactions.chain.provider, self.transactions.middleware)
+
+    @property
+    def chain_id(self) -> int:
+        """The chain's id."""
+        return self.transactions.chain_id
+
+    @functools.cached_property
+    def ocean_config(self) -> dict[str, Any]:
+        """What ocean-lib's contract classes are made with."""
+        from airflow_ocean.c2d import oceanlib
+
+        return oceanlib.ocean_config(self.network, self.web3, self.chain_id)
+
+    def contract_address(self, name: str) -> str:
+        """Return the address of one of Ocean's own contracts on this chain, e.g. ``Ocean`` or ``ERC721Factory``.
+
+        :raises InvalidInputError: when the address list has none
+        """
+        _, addresses = self.network.contracts(self.chain_id)
+        try:
+            return str(self.web3.to_checksum_address(addresses[name]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"{self.network.address_file_path()} lists no contract {name} for chain {self.chain_id}"
+            ) from error
+
+    def require_contract(self, address: str, what: str) -> None:
+        """Check that code lives at an address.
+
+        :raises InvalidInputError: when none does, as on another chain
+        """
+        if self.transactions.chain.request("eth_getCode", address, "latest") in ("0x", "", None):
+            raise InvalidInputError(f"there is no {what} contract at {address} on chain {self.chain_id}")
+
+    def services(self, provider_url: str | None = None) -> OceanServices:
+        """Return the services behind a Provider URL, the connection's own by default."""
+        url = (provider_url or self.network.provider_url).rstrip("/")
+        if url not in self._services:
+            self._services[url] = open_services(self.network, self.wallet, self.chain_id, url)
+        return self._services[url]
+
+    def check(self) -> list[Check]:
+        """Look at every part of the network once, for a person who tests a connection."""
+
+        def chain() -> str:
+            return f"chain {self.chain_id} at {self.network.rpc_url}, block {self.web3.eth.block_number}"
+
+        def contracts() -> str:
+            self.require_contract(self.contract_address("ERC721Factory"), "ERC721Factory")
+            name, _ = self.network.contracts(self.chain_id)
+            return f"network {name} of {self.network.address_file_path()}"
+
+        def services() -> str:
+            return "; ".join(self.services().describe())
+
+        def balance() -> str:
+            held = format_units(self.web3.eth.get_balance(self.address))
+            ocean = format_units(self.datatokens.balance(self.contract_address("Ocean")))
+            return f"{self.address} holds {held} of the chain's coin and {ocean} OCEAN"
+
+        found = []
+        for part, look in (
+            ("chain", chain),
+            ("contracts", contracts),
+            ("services", services),
+            ("wallet", balance),
+        ):
+            try:
+                found.append(Check(part, True, look()))
+            except OceanError as error:
+                found.append(Check(part, False, str(error)))
+        return found

@@ -1,0 +1,190 @@
+"""Datatokens: minting, transferring, and getting them from a dispenser or a fixed-rate exchange. Amounts in wei."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_ocean.c2d.errors import (
+    CostLimitError,
+    InsufficientFundsError,
+    InvalidInputError,
+    NotAllowedError,
+)
+from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, format_units, parse_address
+
+if TYPE_CHECKING:
+    from airflow_ocean.c2d.client import OceanClient
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An active fixed-rate exchange of a datatoken.
+
+    :param address: the exchange contract
+    :param id: the exchange's id in it
+    :param base_token: the token that pays
+    """
+
+    address: str
+    id: bytes
+    base_token: str
+    contract: Any
+
+    def price(self, amount: int) -> int:
+        """Return what ``amount`` datatokens cost in the base token, fees included."""
+        return int(self.contract.BT_needed(amount, 0))
+
+
+class Datatokens:
+    """Moving datatokens with one wallet. Every method that sends takes the name of its step in the journal."""
+
+    def __init__(self, client: OceanClient) -> None:
+        self._client = client
+
+    def contract(self, datatoken: str) -> Any:
+        """Return ocean-lib's contract object of a datatoken, of the template that it has."""
+        from airflow_ocean.c2d import oceanlib
+
+        address = parse_address(datatoken, "datatoken")
+        self._client.require_contract(address, "datatoken")
+        return oceanlib.DatatokenBase.get_typed(self._client.ocean_config, address)
+
+    def balance(self, datatoken: str, owner: str | None = None) -> int:
+        """Return how much of a token an address holds, the wallet's own by default."""
+        holder = parse_address(owner, "owner") if owner else self._client.address
+        return int(self.contract(datatoken).balanceOf(holder))
+
+    def mint(self, datatoken: str, to: str, amount: int, step: str = "mint") -> str:
+        """Make new datatokens for an address.
+
+        :raises NotAllowedError: when the wallet is no minter of this datatoken
+        :return: transaction hash
+        """
+        receiver = self._receiver(to, amount)
+        token = self.contract(datatoken)
+        resumed = self._client.transactions.resume(step)
+        if resumed is None and not token.getPermissions(self._client.address)[0]:
+            raise NotAllowedError(
+                f"wallet {self._client.address} is no minter of datatoken {token.address}; its publisher has to mint, "
+                "or get the datatoken from a dispenser or an exchange"
+            )
+        with self._client.transactions.step(step) as tx:
+            token.mint(receiver, amount, tx)
+        logger.info("Minted %s of datatoken %s to %s", format_units(amount), token.address, receiver)
+        return self._client.transactions.mined[-1].hash
+
+    def transfer(self, datatoken: str, to: str, amount: int, step: str = "transfer") -> str:
+        """Send datatokens that the wallet holds to an address.
+
+        :raises InsufficientFundsError: when it holds fewer
+        :return: transaction hash
+        """
+        receiver = self._receiver(to, amount)
+        token = self.contract(datatoken)
+        if self._client.transactions.resume(step) is None:
+            self.require_balance(token, amount)
+        with self._client.transactions.step(step) as tx:
+            token.transfer(receiver, amount, tx)
+        logger.info("Sent %s of datatoken %s to %s", format_units(amount), token.address, receiver)
+        return self._client.transactions.mined[-1].hash
+
+    def dispense(self, datatoken: str, amount: int, step: str = "dispense") -> str:
+        """Get datatokens for free from the datatoken's dispenser.
+
+        :raises NotAllowedError: when it has no active dispenser, or not for this wallet
+        :return: transaction hash
+        """
+        self._receiver(self._client.address, amount)
+        token = self.contract(datatoken)
+        if self._client.transactions.resume(step) is None and not self.has_dispenser(token):
+            raise NotAllowedError(
+                f"datatoken {token.address} has no active dispenser that serves {self._client.address}"
+            )
+        with self._client.transactions.step(step) as tx:
+            token.dispense(amount, tx)
+        logger.info("Got %s of datatoken %s from its dispenser", format_units(amount), token.address)
+        return self._client.transactions.mined[-1].hash
+
+    def buy(self, datatoken: str, amount: int, max_price: int = MAX_UINT256, step: str = "buy") -> list[str]:
+        """Buy datatokens at the datatoken's fixed-rate exchange, approving exactly their price.
+
+        :param max_price: the most to pay for all of them, in the base token's smallest unit
+        :raises NotAllowedError: when it has no active exchange
+        :raises CostLimitError: when they cost more than ``max_price``
+        :raises InsufficientFundsError: when the wallet holds less of the base token
+        :return: transaction hashes
+        """
+        self._receiver(self._client.address, amount)
+        token = self.contract(datatoken)
+        exchange = self.exchange(token)
+        if exchange is None:
+            raise NotAllowedError(f"datatoken {token.address} has no active fixed-rate exchange")
+        before = len(self._client.transactions.mined)
+        if self._client.transactions.resume(step) is None:
+            price = self._checked_price(exchange, token, amount, max_price)
+            self.approve(exchange.base_token, exchange.address, price, f"approve {step}")
+            with self._client.transactions.step(step) as tx:
+                exchange.contract.FRE.buyDT(exchange.id, amount, price, ZERO_ADDRESS, 0, tx)
+            logger.info(
+                "Bought %s of datatoken %s for %s of %s",
+                format_units(amount), token.address, format_units(price), exchange.base_token,
+            )  # fmt: skip
+        return [mined.hash for mined in self._client.transactions.mined[before:]]
+
+    def _checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
+        price = exchange.price(amount)
+        if price > max_price:
+            raise CostLimitError(
+                f"{format_units(amount)} of datatoken {token.address} costs {format_units(price)} of {exchange.base_token}, "
+                f"more than the limit of {format_units(max_price)}; nothing was bought"
+            )
+        self.require_balance(self.contract(exchange.base_token), price)
+        return price
+
+    # ------------------------------------------------------------------ shared with orders
+
+    def has_dispenser(self, token: Any) -> bool:
+        """Say whether a datatoken's dispenser gives to this wallet."""
+        status = token.dispenser_status()
+        return bool(status.active) and status.allowed_swapper in (ZERO_ADDRESS, self._client.address)
+
+    def exchange(self, token: Any) -> Exchange | None:
+        """Return a datatoken's first active fixed-rate exchange."""
+        for contract in token.get_exchanges():
+            return Exchange(contract.address, contract.exchange_id, contract.details.base_token, contract)
+        return None
+
+    def approve(self, token: str, spender: str, amount: int, step: str) -> None:
+        """Allow a contract to take exactly ``amount`` of a token from the wallet, unless it already may."""
+        contract = self.contract(token)
+        if self._client.transactions.resume(step) is not None:
+            return
+        if int(contract.allowance(self._client.address, spender)) >= amount:
+            return
+        with self._client.transactions.step(step) as tx:
+            contract.approve(spender, amount, tx)
+
+    def require_balance(self, token: Any, amount: int) -> None:
+        """Check that the wallet holds enough of a token.
+
+        :raises InsufficientFundsError: with both amounts
+        """
+        held = int(token.balanceOf(self._client.address))
+        if held < amount:
+            raise InsufficientFundsError(
+                f"wallet {self._client.address} holds {format_units(held)} of token {token.address} and needs "
+                f"{format_units(amount)}; nothing was sent"
+            )
+
+    @staticmethod
+    def _receiver(to: str, amount: int) -> str:
+        if isinstance(amount, bool) or not isinstance(amount, int) or not 0 < amount <= MAX_UINT256:
+            raise InvalidInputError(f"the amount must be above 0 wei and fit a uint256, not {amount!r}")
+        receiver = parse_address(to, "to")
+        if receiver == ZERO_ADDRESS:
+            raise InvalidInputError("the receiver is the zero address, where tokens are lost")
+        return receiver

@@ -1,0 +1,90 @@
+"""Every error of the library; its type says whether trying again can help.
+
+A message says what was tried, on which asset, transaction or job, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class OceanError(Exception):
+    """The base of all errors of this library."""
+
+
+class TransientError(OceanError):
+    """Trying the same again later may succeed.
+
+    :param message: what was tried, on what, and what happened
+    :param retry_after: seconds the other side asked to wait, if it did
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class FatalError(OceanError):
+    """Trying the same again cannot succeed; someone has to change something first."""
+
+
+class ServiceUnavailableError(TransientError):
+    """A service or the chain's RPC cannot be reached, is overloaded, or failed inside (HTTP 5xx)."""
+
+
+class RateLimitedError(TransientError):
+    """A service refuses more requests for now (HTTP 429)."""
+
+
+class NotIndexedError(TransientError):
+    """An asset's transaction is mined, but the metadata cache does not list it yet."""
+
+
+class TransactionPendingError(TransientError):
+    """A transaction was sent and is not mined yet; it is never sent a second time under another nonce."""
+
+
+class OrderInUseError(TransientError):
+    """The order belongs to a job that is not finished; another job can start with it afterwards."""
+
+
+class FeeCapError(TransientError):
+    """The network's fee is above the connection's ``max_fee_gwei``; nothing was sent."""
+
+
+class InvalidInputError(FatalError):
+    """A parameter, a connection field or a service's answer is not what it has to be."""
+
+
+class AssetNotFoundError(FatalError):
+    """No asset with this DID is known, or it is no longer active."""
+
+
+class NotAllowedError(FatalError):
+    """The publisher, the Provider or the contract does not permit this."""
+
+
+class InsufficientFundsError(FatalError):
+    """The wallet holds less ETH, tokens or datatokens than are needed."""
+
+
+class CostLimitError(FatalError):
+    """What is asked would cost more than the caller allowed; nothing was spent."""
+
+
+class TransactionRevertedError(FatalError):
+    """The chain executed a transaction and undid it, or says beforehand that it would."""
+
+
+class StepChangedError(FatalError):
+    """A retry asks for another call than the one its journal holds for this step."""
+
+
+class OrderExpiredError(FatalError):
+    """The order's time-out or the environment's validity has passed; a new payment is needed."""
+
+
+class JobNotFoundError(FatalError):
+    """The Provider knows no such job of this consumer."""
+
+
+class JobFailedError(FatalError):
+    """The compute job ended without a usable result; the message carries the end of its log."""

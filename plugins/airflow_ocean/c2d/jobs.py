@@ -1,0 +1,272 @@
+"""Compute jobs: their states and what they mean, starting, finding, stopping, and waiting without a key."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_ocean.c2d.errors import InvalidInputError, JobNotFoundError, NotAllowedError, OrderInUseError
+from airflow_ocean.c2d.services.http import ServiceAnswerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_ocean.c2d.orders import Order
+    from airflow_ocean.c2d.services import OceanServices, ResultStream
+
+logger = logging.getLogger(__name__)
+
+# Status codes of upstream's operator-service. A job is over when dateFinished is set, whatever the code says.
+STATUS_COMPLETED = 70
+STATUS_TEXTS = {
+    1: "Warming up",
+    10: "Job started",
+    20: "Configuring volumes",
+    30: "Provisioning success",
+    31: "Data provisioning failed",
+    32: "Algorithm provisioning failed",
+    40: "Running algorithm",
+    50: "Filtering results",
+    60: "Publishing results",
+    70: "Job completed",
+}
+OUTPUT = "output"
+# "configrationLog" is how upstream spells it.
+LOG_TYPES = ("algorithmLog", "configrationLog", "configurationLog", "publishLog", "filteringLog", "imageLog")
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """One downloadable result of a job.
+
+    :param index: its place in the job's result list, by which it is fetched
+    :param name: the file name the job gave it: data, never a path
+    :param type: ``output`` or a kind of log
+    :param size: bytes
+    """
+
+    index: int
+    name: str
+    type: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A compute job as its service describes it.
+
+    :param state: the service's numeric status
+    :param agreement_id: transaction id of the order the job runs on
+    """
+
+    id: str
+    state: int
+    text: str
+    agreement_id: str
+    owner: str
+    created: datetime | None
+    finished: datetime | None
+    results: tuple[ResultFile, ...]
+    algorithm_did: str | None
+    dataset_dids: tuple[str, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the job is over, well or not."""
+        return self.finished is not None
+
+    @property
+    def outputs(self) -> tuple[ResultFile, ...]:
+        """The files the algorithm wrote."""
+        return tuple(result for result in self.results if result.type == OUTPUT)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job ended with something to show.
+
+        The completed state is also reached after a killed or failing algorithm, so state and results decide.
+        """
+        return self.is_finished and self.state >= STATUS_COMPLETED and any(file.size for file in self.outputs)
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from creation to end, None while it runs."""
+        if self.created is None or self.finished is None:
+            return None
+        return (self.finished - self.created).total_seconds()
+
+    def describe(self) -> str:
+        """Say in a line how the job stands."""
+        if not self.is_finished:
+            return f"job {self.id}: {self.text} ({self.state})"
+        if self.succeeded:
+            return f"job {self.id} completed with {len(self.outputs)} output file(s)"
+        if self.state < STATUS_COMPLETED:
+            return f"job {self.id} failed: {self.text} ({self.state})"
+        return f"job {self.id} ended without output: its algorithm failed or was stopped ({self.text}, {self.state})"
+
+
+def parse_job(answer: Any) -> Job:
+    """Read a job out of a service's answer.
+
+    :raises InvalidInputError: when the answer is not what a service gives
+    """
+    try:
+        results = tuple(
+            ResultFile(
+                index=index,
+                name=str(entry.get("filename", "")),
+                type=str(entry.get("type", OUTPUT)),
+                size=int(entry.get("filesize") or 0),
+            )
+            for index, entry in enumerate(answer.get("results") or [])
+        )
+        state = int(answer["status"])
+        datasets = answer.get("inputDID") or []
+        return Job(
+            id=str(answer["jobId"]),
+            state=state,
+            text=str(answer.get("statusText") or STATUS_TEXTS.get(state, "unknown state")),
+            agreement_id=str(answer.get("agreementId", "")),
+            owner=str(answer.get("owner", "")),
+            created=_moment(answer.get("dateCreated")),
+            finished=_moment(answer.get("dateFinished")),
+            results=results,
+            algorithm_did=answer.get("algoDID"),
+            dataset_dids=tuple(str(did) for did in ([datasets] if isinstance(datasets, str) else datasets)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(
+            f"the service describes a job in an unknown form ({error!r}): {str(answer)[:300]}"
+        ) from error
+
+
+def _moment(seconds: Any) -> datetime | None:
+    if seconds in (None, "", "None"):
+        return None
+    return datetime.fromtimestamp(float(seconds), UTC)
+
+
+class Jobs:
+    """Starting, finding, watching and stopping the wallet's jobs.
+
+    :param services_at: returns the services behind a Provider URL
+    """
+
+    def __init__(self, services_at: Any) -> None:
+        self._services_at = services_at
+
+    def _services(self, provider_url: str | None) -> OceanServices:
+        services: OceanServices = self._services_at(provider_url)
+        return services
+
+    def start(self, order: Order, custom_data: dict[str, Any] | None = None) -> Job:
+        """Start a job on a paid order.
+
+        :param custom_data: parameters for the algorithm; it finds them as ``algoCustomData.json``
+        :raises OrderInUseError: when a job of this order is not finished
+        :raises NotAllowedError: when the Provider refuses the order
+        """
+        services = self._services(order.provider_url)
+        try:
+            job = services.start(
+                order.dataset_inputs(), order.algorithm_input(), order.environment, custom_data
+            )
+        except ServiceAnswerError as error:
+            if "already in use" in error.text:
+                raise OrderInUseError(
+                    f"order {order.transactions[-1]} runs another job that is not finished; wait for it or stop it"
+                ) from error
+            raise NotAllowedError(f"{error}") from error
+        logger.info("Started job %s at %s in environment %s", job.id, order.provider_url, order.environment)
+        return job
+
+    def find(self, order: Order, started_after: float | None = None) -> Job | None:
+        """Return this order's newest job that is not finished, or that was started after a moment.
+
+        :param started_after: seconds since 1970, by the service's clock; finished jobs from then on count, too
+        """
+        agreements = {transaction.lower() for transaction in order.transactions}
+        mine = [
+            job
+            for job in self._services(order.provider_url).jobs()
+            if job.agreement_id.lower() in agreements
+            and (
+                not job.is_finished
+                or (
+                    started_after is not None
+                    and job.created is not None
+                    and job.created.timestamp() >= started_after
+                )
+            )
+        ]
+        return max(mine, key=lambda job: job.created or datetime.fromtimestamp(0, UTC), default=None)
+
+    def get(self, job_id: str, provider_url: str | None = None) -> Job:
+        """Return a job.
+
+        :raises JobNotFoundError: when the Provider knows no such job of this wallet
+        """
+        return self._services(provider_url).job(job_id)
+
+    def stop(self, job_id: str, provider_url: str | None = None) -> Job:
+        """Stop a job; a finished one stays as it is."""
+        job = self.get(job_id, provider_url)
+        return job if job.is_finished else self._services(provider_url).stop(job)
+
+    @contextlib.contextmanager
+    def open_result(self, job_id: str, index: int, provider_url: str | None = None) -> Iterator[ResultStream]:
+        """Open a result for reading, in chunks."""
+        with self._services(provider_url).open_result(job_id, index) as stream:
+            yield stream
+
+    def log_tail(self, job: Job, provider_url: str | None = None, max_bytes: int = 8_000) -> str:
+        """Return the end of the log that says most about a job's end, empty when there is none.
+
+        That is the algorithm's, or before it ran the configuration's.
+        """
+        for kind in LOG_TYPES:
+            for file in job.results:
+                if file.type != kind or not file.size:
+                    continue
+                tail = b""
+                with self.open_result(job.id, file.index, provider_url) as stream:
+                    for chunk in stream.chunks:
+                        tail = (tail + chunk)[-max_bytes:]
+                if tail.strip():
+                    return tail.decode(errors="replace").strip()
+        return ""
+
+
+def select_job(jobs: list[Job], job_id: str, provider_url: str) -> Job:
+    """Pick a job out of a service's list.
+
+    :raises JobNotFoundError: when it is not there
+    """
+    for job in jobs:
+        if job.id == job_id:
+            return job
+    raise JobNotFoundError(
+        f"{provider_url} knows no job {job_id} of this consumer; is it the right Provider and wallet?"
+    )
+
+
+def get_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
+    """Return a job's state; needs no key, as status requests are not signed.
+
+    :raises TransientError: when the service does not answer
+    :raises JobNotFoundError: when it knows no such job of this consumer
+    """
+    from airflow_ocean.c2d.services.provider import fetch_jobs
+
+    return select_job(fetch_jobs(provider_url, consumer_address, job_id), job_id, provider_url)
+
+
+async def async_get_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
+    """Do what :func:`get_job` does without blocking the event loop."""
+    from airflow_ocean.c2d.services.provider import async_fetch_jobs
+
+    return select_job(await async_fetch_jobs(provider_url, consumer_address, job_id), job_id, provider_url)

@@ -1,0 +1,94 @@
+"""Where a network's parts are: the chain, Ocean's contracts on it, and the services."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_ocean.c2d.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+@dataclass(frozen=True)
+class Network:
+    """A chain and the Ocean services on it, as a connection describes them.
+
+    :param rpc_url: JSON-RPC endpoint of the chain
+    :param provider_url: root URL of the Provider that serves one's own assets
+    :param metadata_cache_url: root URL of Aquarius
+    :param address_file: JSON file with the contracts' addresses; without it the list of ``ocean-contracts`` is used
+    :param max_fee_gwei: the most a transaction may pay per unit of gas, in gwei; None for no limit
+    :param confirmations: blocks a transaction must be deep, its own included, before it counts
+    :param explorer_url: root URL of a block explorer, for links
+    :param transaction_timeout: seconds to wait for a transaction before giving up for now
+    """
+
+    rpc_url: str
+    provider_url: str
+    metadata_cache_url: str | None = None
+    address_file: str | None = None
+    max_fee_gwei: Decimal | None = None
+    confirmations: int = 1
+    explorer_url: str | None = None
+    transaction_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("rpc_url", "provider_url", "metadata_cache_url", "explorer_url"):
+            value = getattr(self, name)
+            if value is None and name in ("metadata_cache_url", "explorer_url"):
+                continue
+            if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+                raise InvalidInputError(
+                    f"{name} must be a URL that begins with http:// or https://, not {value!r}"
+                )
+            object.__setattr__(self, name, value.rstrip("/"))
+        if self.confirmations < 1:
+            raise InvalidInputError(f"confirmations must be 1 or more, not {self.confirmations}")
+        if self.max_fee_gwei is not None and self.max_fee_gwei <= 0:
+            raise InvalidInputError(f"max_fee_gwei must be above 0, not {self.max_fee_gwei}")
+
+    @property
+    def max_fee_wei(self) -> int | None:
+        """The fee cap in wei per unit of gas."""
+        return None if self.max_fee_gwei is None else int(self.max_fee_gwei * 10**9)
+
+    def address_file_path(self) -> Path:
+        """Return the file that lists contract addresses.
+
+        :raises InvalidInputError: when the configured file is not there
+        """
+        if self.address_file is None:
+            return Path(str(importlib.resources.files("addresses").joinpath("address.json")))
+        path = Path(self.address_file).expanduser()
+        if not path.is_file():
+            raise InvalidInputError(
+                f"address_file {path} does not exist; on the local network `python -m include.localnet env` prints its path"
+            )
+        return path
+
+    def contracts(self, chain_id: int) -> tuple[str, dict[str, Any]]:
+        """Return the network's name and its contract addresses by chain id.
+
+        :raises InvalidInputError: when the address list has no such chain or is not JSON
+        """
+        path = self.address_file_path()
+        try:
+            listed: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:
+            raise InvalidInputError(f"address_file {path} is not JSON: {error}") from error
+        for name, addresses in listed.items():
+            if (
+                isinstance(addresses, dict)
+                and addresses.get("chainId") == chain_id
+                and "ERC721Factory" in addresses
+            ):
+                return name, addresses
+        raise InvalidInputError(
+            f"no Ocean contracts are listed for chain {chain_id} (RPC {self.rpc_url}) in {path}; "
+            "give the connection an address_file that lists them"
+        )

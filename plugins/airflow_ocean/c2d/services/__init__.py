@@ -1,0 +1,147 @@
+"""HTTP to Ocean's off-chain services behind one small interface, a module per generation of them.
+
+:mod:`provider <airflow_ocean.c2d.services.provider>` speaks Provider and Aquarius, the generation of ocean-lib.
+Nothing outside this package and :mod:`airflow_ocean.c2d.orders` knows which generation answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from airflow_ocean.c2d.environments import ComputeEnvironment
+    from airflow_ocean.c2d.jobs import Job
+    from airflow_ocean.c2d.network import Network
+    from airflow_ocean.c2d.wallet import Wallet
+
+
+@dataclass(frozen=True)
+class MetadataDocument:
+    """What ``setMetaData`` of a data NFT is called with.
+
+    :param flags: bit 1 LZMA-compressed, bit 2 ECIES-encrypted
+    :param data: the document, 0x-hex
+    :param digest: SHA-256 of the compact DDO JSON, 0x-hex
+    :param proofs: a validator's signatures of the digest: (publicKey, v, r, s)
+    """
+
+    decryptor_url: str
+    decryptor_address: str
+    flags: int
+    data: str
+    digest: str
+    proofs: list[tuple[str, int, str, str]]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a Provider found out about one file of a service."""
+
+    index: int
+    valid: bool
+    checksum: str | None
+    content_length: int | None
+    content_type: str | None
+
+
+@dataclass(frozen=True)
+class AssetInput:
+    """An asset's service as an input of a job, with its order where it has been paid for."""
+
+    did: str
+    service_id: str
+    order: str | None = None
+    user_data: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class OrderQuote:
+    """What the Provider asks for one input.
+
+    :param provider_fee: the signed fee to hand to the contract, None when the offered order is good as it is
+    :param valid_order: the offered order, if the Provider accepts it
+    """
+
+    datatoken: str
+    provider_fee: dict[str, Any] | None
+    valid_order: str | None
+
+
+@dataclass(frozen=True)
+class ResultStream:
+    """An open download. ``length`` in bytes, None when the service does not say."""
+
+    chunks: Iterator[bytes]
+    length: int | None
+
+
+class OceanServices(Protocol):
+    """The off-chain half of one Provider (and its metadata cache), for one wallet."""
+
+    url: str
+
+    def describe(self) -> list[str]:
+        """Ask each service for its name and version, a line each."""
+
+    def close(self) -> None:
+        """Close all connections."""
+
+    def encrypt_files(self, files: dict[str, Any]) -> str:
+        """Encrypt a service's file list so that only this Provider can read it; 0x-hex."""
+
+    def prepare_metadata(self, ddo: dict[str, Any]) -> MetadataDocument:
+        """Have a DDO validated and make the document that goes on the chain."""
+
+    def resolve(self, did: str) -> dict[str, Any]:
+        """Return the indexed DDO."""
+
+    def wait_until_indexed(self, did: str, transaction: str, block: int, timeout: float) -> dict[str, Any]:
+        """Return the DDO once the index shows a metadata transaction or a later one; ``timeout`` in seconds."""
+
+    def file_infos(self, did: str, service_id: str, *, checksum: bool = False) -> list[FileInfo]:
+        """Have the Provider look at an asset's files."""
+
+    def environments(self) -> list[ComputeEnvironment]:
+        """List the compute environments of the network's chain."""
+
+    def quote(
+        self,
+        datasets: list[AssetInput],
+        algorithm: AssetInput,
+        environment: str,
+        valid_until: int,
+        consumer: str,
+    ) -> tuple[list[OrderQuote], OrderQuote]:
+        """Ask what the inputs cost; ``valid_until`` in seconds since 1970."""
+
+    def start(
+        self,
+        datasets: list[AssetInput],
+        algorithm: AssetInput,
+        environment: str,
+        custom_data: dict[str, Any] | None,
+    ) -> Job:
+        """Start a job on paid inputs."""
+
+    def jobs(self) -> list[Job]:
+        """List every job of the wallet."""
+
+    def job(self, job_id: str) -> Job:
+        """Return one job."""
+
+    def stop(self, job: Job) -> Job:
+        """Ask for a job's end."""
+
+    def open_result(self, job_id: str, index: int) -> AbstractContextManager[ResultStream]:
+        """Open one result for reading."""
+
+
+def open_services(network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> OceanServices:
+    """Return the services behind a Provider URL."""
+    from airflow_ocean.c2d.services.provider import ProviderServices
+
+    return ProviderServices(network, wallet, chain_id, provider_url)

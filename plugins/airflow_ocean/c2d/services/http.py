@@ -1,0 +1,150 @@
+"""Requests to Ocean's services: time-outs, typed errors, and nothing of a signature in any message."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from airflow_ocean.c2d.errors import (
+    FatalError,
+    InvalidInputError,
+    NotAllowedError,
+    RateLimitedError,
+    ServiceUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# No answer of a service but a result is ever larger; the longest, every job of a busy consumer, is 7 MB for 10,000.
+MAX_ANSWER = 64 * 1024 * 1024
+
+
+class ServiceAnswerError(FatalError):
+    """A service refused a request, in its own words.
+
+    :param status: the HTTP status
+    :param text: what the service said
+    """
+
+    def __init__(self, message: str, status: int, text: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.text = text
+
+
+def said(response: httpx.Response) -> str:
+    """Return a service's error text, short, whichever of its forms it has."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    if isinstance(body, dict):
+        body = body.get("error") or body.get("errors") or body.get("message") or body
+    text = body if isinstance(body, str) else json.dumps(body)
+    return text[:500] + ("…" if len(text) > 500 else "")
+
+
+def check(response: httpx.Response, what: str) -> None:
+    """Raise the typed error that an answer stands for.
+
+    :param what: what was tried, on what, for the message
+    :raises RateLimitedError: on 429
+    :raises ServiceUnavailableError: on 5xx
+    :raises NotAllowedError: on 401 and 403
+    :raises ServiceAnswerError: on every other answer that is not 2xx
+    """
+    if response.is_success:
+        return
+    url = f"{response.url.scheme}://{response.url.netloc.decode()}{response.url.path}"
+    message = f"{what}: {url} answers {response.status_code}: {said(response)}"
+    if response.status_code == 429:
+        raise RateLimitedError(message, retry_after=_retry_after(response))
+    if response.status_code >= 500:
+        raise ServiceUnavailableError(message, retry_after=_retry_after(response))
+    if response.status_code in (401, 403):
+        raise NotAllowedError(message)
+    raise ServiceAnswerError(message, response.status_code, said(response))
+
+
+def unreachable(url: str, what: str, error: Exception) -> ServiceUnavailableError:
+    """Return the error for a service that does not answer."""
+    return ServiceUnavailableError(f"{what}: {url} does not answer ({type(error).__name__}); is it running?")
+
+
+def read_json(response: httpx.Response, what: str) -> Any:
+    """Return the answer's JSON.
+
+    :raises InvalidInputError: when it is none
+    """
+    try:
+        return response.json()
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{what}: {response.url.host}:{response.url.port} answers with something that is not JSON ({error})"
+        ) from error
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return float(response.headers["Retry-After"])
+    except (KeyError, ValueError):  # missing, or a date: backoff decides then
+        return None
+
+
+class HttpSession:
+    """One service's HTTP."""
+
+    def __init__(self) -> None:
+        self._http = httpx.Client(timeout=TIMEOUT)
+
+    def request(self, method: str, url: str, what: str, **options: Any) -> httpx.Response:
+        """Send a request and return its successful answer, read whole.
+
+        :raises ServiceUnavailableError: when nobody answers, or too much comes
+        """
+        try:
+            with self._http.stream(method, url, **options) as response:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > MAX_ANSWER:
+                        raise InvalidInputError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
+        except httpx.TransportError as error:
+            raise unreachable(url, what, error) from error
+        except httpx.InvalidURL as error:
+            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
+        answer = httpx.Response(
+            response.status_code,
+            headers=_decoded(response.headers),
+            content=bytes(body),
+            request=response.request,
+        )
+        check(answer, what)
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @contextlib.contextmanager
+    def stream(self, method: str, url: str, what: str, **options: Any) -> Iterator[httpx.Response]:
+        """Send a request and yield its successful answer before the body is read."""
+        try:
+            with self._http.stream(method, url, **options) as response:
+                if not response.is_success:
+                    response.read()
+                check(response, what)
+                yield response
+        except httpx.TransportError as error:
+            raise unreachable(url, what, error) from error
+
+
+def _decoded(headers: httpx.Headers) -> dict[str, str]:
+    return {
+        name: value for name, value in headers.items() if name not in ("content-encoding", "content-length")
+    }

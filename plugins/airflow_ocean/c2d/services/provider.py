@@ -1,0 +1,448 @@
+"""Provider and Aquarius, the services that ocean-lib's generation speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import lzma
+import random
+import time
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from airflow_ocean.c2d.environments import ComputeEnvironment
+from airflow_ocean.c2d.errors import (
+    AssetNotFoundError,
+    InvalidInputError,
+    JobNotFoundError,
+    NotAllowedError,
+    NotIndexedError,
+)
+from airflow_ocean.c2d.jobs import Job, parse_job, select_job
+from airflow_ocean.c2d.services import AssetInput, FileInfo, MetadataDocument, OrderQuote, ResultStream
+from airflow_ocean.c2d.services.http import (
+    TIMEOUT,
+    HttpSession,
+    ServiceAnswerError,
+    check,
+    read_json,
+    unreachable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_ocean.c2d.network import Network
+    from airflow_ocean.c2d.wallet import Wallet
+
+logger = logging.getLogger(__name__)
+
+COMPRESSED = 1
+ENCRYPTED = 2
+# How long a Provider's list of endpoints may be kept, seconds. It changes with a Provider's release.
+ENDPOINTS_TTL = 600.0
+# A request that was overtaken by one of the same wallet with a higher nonce is signed again.
+SIGNING_ATTEMPTS = 8
+
+_endpoints: dict[str, tuple[float, dict[str, str]]] = {}
+
+
+class ProviderServices:
+    """A Provider and the network's Aquarius, for one wallet."""
+
+    def __init__(self, network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> None:
+        self.url = provider_url.rstrip("/")
+        self._network = network
+        self._wallet = wallet
+        self._chain_id = chain_id
+        self._http = HttpSession()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def describe(self) -> list[str]:
+        """Ask Provider and Aquarius for name and version, a line each."""
+        lines = []
+        for url in (self.url, self._aquarius.removesuffix("/api/aquarius/assets")):
+            what = "asking for the version"
+            root = read_json(self._http.request("GET", url, what), what)
+            if not isinstance(root, dict) or "software" not in root:
+                raise InvalidInputError(f"{url} answers, but not as an Ocean service does")
+            lines.append(f"{root['software']} {root.get('version', '')} at {url}")
+        return lines
+
+    # ------------------------------------------------------------------ addresses
+
+    def _endpoint(self, name: str) -> str:
+        """Return the URL the Provider gives for one of its services; clients look each up at its root."""
+        kept = _endpoints.get(self.url)
+        if kept is None or time.monotonic() - kept[0] > ENDPOINTS_TTL:
+            what = "looking up the Provider's endpoints"
+            root = read_json(self._http.request("GET", self.url, what), what)
+            kept = (time.monotonic(), read_endpoints(root, self.url))
+            _endpoints[self.url] = kept
+        try:
+            return self.url + kept[1][name]
+        except KeyError:
+            raise InvalidInputError(f"the Provider at {self.url} offers no {name}; is it too old?") from None
+
+    @property
+    def _aquarius(self) -> str:
+        url = self._network.metadata_cache_url
+        if url is None:
+            raise InvalidInputError(
+                f"the connection names no metadata_cache_url, which the Provider at {self.url} needs beside it"
+            )
+        return f"{url}/api/aquarius/assets"
+
+    # ------------------------------------------------------------------ signatures
+
+    def _signed(
+        self, method: str, name: str, message: str, what: str, payload: dict[str, Any]
+    ) -> httpx.Response:
+        """Send a signed request; ``message`` is what the Provider expects to be signed before the nonce."""
+        url = self._endpoint(name)
+        for attempt in range(1, SIGNING_ATTEMPTS + 1):
+            body = self._sign(message, payload)
+            options = {"json": body} if method == "POST" else {"params": body}
+            try:
+                return self._http.request(method, url, what, **options)
+            except ServiceAnswerError as error:
+                if attempt == SIGNING_ATTEMPTS or not _is_nonce_error(error):
+                    raise
+                time.sleep(random.uniform(0, 0.05 * 2**attempt))
+        raise AssertionError("the loop returns or raises")
+
+    def _sign(self, message: str, payload: dict[str, Any]) -> dict[str, Any]:
+        nonce = str(self._wallet.next_nonce())
+        return {**payload, "nonce": nonce, "signature": self._wallet.sign_text(message + nonce)}
+
+    # ------------------------------------------------------------------ publishing
+
+    def encrypt_files(self, files: dict[str, Any]) -> str:
+        """Encrypt a service's file list so that only this Provider can read it; 0x-hex."""
+        return self._encrypt(json.dumps(files, separators=(",", ":")).encode(), "encrypting the file list")
+
+    def _encrypt(self, content: bytes, what: str) -> str:
+        response = self._http.request(
+            "POST",
+            self._endpoint("encrypt"),
+            what,
+            params={"chainId": self._chain_id},
+            content=content,
+            headers={"Content-Type": "application/octet-stream"},
+        )
+        text = response.text.strip()
+        if not text.startswith("0x"):
+            raise InvalidInputError(
+                f"{what}: the Provider at {self.url} answers with something that is not 0x-hex"
+            )
+        return text
+
+    def prepare_metadata(self, ddo: dict[str, Any]) -> MetadataDocument:
+        """Have Aquarius validate and sign the DDO, compress it, and have the Provider encrypt it.
+
+        :raises InvalidInputError: with Aquarius' findings, when the DDO is not valid
+        """
+        text = json.dumps(ddo, separators=(",", ":"))
+        what = f"validating the metadata of {ddo['id']}"
+        try:
+            answer = self._http.request(
+                "POST",
+                f"{self._aquarius}/ddo/validate",
+                what,
+                content=text.encode(),
+                headers={"Content-Type": "application/octet-stream"},
+            )
+        except ServiceAnswerError as error:
+            raise InvalidInputError(f"{what}: {error.text}") from error
+        verdict = read_json(answer, what)
+        try:
+            proof = (verdict["publicKey"], int(verdict["v"]), verdict["r"][0], verdict["s"][0])
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise InvalidInputError(f"{what}: {self._aquarius} answers without a signature") from error
+        return MetadataDocument(
+            decryptor_url=self.url,
+            decryptor_address=self._wallet.address,
+            flags=COMPRESSED | ENCRYPTED,
+            data=self._encrypt(lzma.compress(text.encode()), f"encrypting the metadata of {ddo['id']}"),
+            digest="0x" + hashlib.sha256(text.encode()).hexdigest(),
+            proofs=[proof],
+        )
+
+    def resolve(self, did: str) -> dict[str, Any]:
+        """Return the DDO that Aquarius has indexed.
+
+        :raises AssetNotFoundError: when it knows none
+        """
+        what = f"resolving {did}"
+        try:
+            ddo = read_json(self._http.request("GET", f"{self._aquarius}/ddo/{did}", what), what)
+        except ServiceAnswerError as error:
+            if error.status == 404:
+                raise AssetNotFoundError(
+                    f"{self._network.metadata_cache_url} knows no asset {did}; is the DID right, and of this network?"
+                ) from error
+            raise
+        if not isinstance(ddo, dict):
+            raise InvalidInputError(f"{what}: the metadata cache answers with something that is no DDO")
+        return ddo
+
+    def wait_until_indexed(self, did: str, transaction: str, block: int, timeout: float) -> dict[str, Any]:
+        """Return the DDO once Aquarius has indexed a transaction's metadata.
+
+        :param block: the transaction's block
+        :raises NotIndexedError: after ``timeout`` seconds
+        """
+        deadline = time.monotonic() + timeout
+        pause = 0.7
+        while True:
+            with contextlib.suppress(AssetNotFoundError):
+                ddo = self.resolve(did)
+                event = ddo.get("event") or {}
+                # A later change of the same asset hides this one's transaction, hence the block.
+                if (
+                    str(event.get("tx", "")).lower() == transaction.lower()
+                    or int(event.get("block") or 0) > block
+                ):
+                    return ddo
+            if time.monotonic() > deadline:
+                raise NotIndexedError(
+                    f"{did}: transaction {transaction} is mined, but {self._network.metadata_cache_url} has not indexed it "
+                    f"after {timeout:.0f} s. Does it follow this chain, and does it reach the Provider at {self.url}?"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, 5.0)
+
+    def file_infos(self, did: str, service_id: str, *, checksum: bool = False) -> list[FileInfo]:
+        """Have the Provider look at an asset's files."""
+        what = f"asking the Provider about the files of {did}"
+        body = {"did": did, "serviceId": service_id, "checksum": 1 if checksum else 0}
+        entries = read_json(self._http.request("POST", self._endpoint("fileinfo"), what, json=body), what)
+        try:
+            return [
+                FileInfo(
+                    index=int(entry["index"]),
+                    valid=bool(entry["valid"]),
+                    checksum=entry.get("checksum"),
+                    content_length=int(entry["contentLength"]) if entry.get("contentLength") else None,
+                    content_type=entry.get("contentType"),
+                )
+                for entry in entries
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(f"{what}: {self.url} answers in an unknown form ({error!r})") from error
+
+    # ------------------------------------------------------------------ paying
+
+    def environments(self) -> list[ComputeEnvironment]:
+        """List the compute environments of the network's chain."""
+        what = "listing the compute environments"
+        url = self._endpoint("computeEnvironments")
+        listed = read_json(self._http.request("GET", url, what, params={"chainId": self._chain_id}), what)
+        if isinstance(listed, dict):
+            listed = listed.get(str(self._chain_id), [])
+        return [read_environment(entry) for entry in listed]
+
+    def quote(
+        self,
+        datasets: list[AssetInput],
+        algorithm: AssetInput,
+        environment: str,
+        valid_until: int,
+        consumer: str,
+    ) -> tuple[list[OrderQuote], OrderQuote]:
+        """Ask what the inputs cost in an environment.
+
+        :param valid_until: until when the environment is wanted, seconds since 1970
+        :param consumer: the environment's consumer address, whom the orders must name
+        :raises NotAllowedError: when the Provider refuses, with its reason
+        """
+        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment}"
+        body = {
+            "datasets": [_asset(item) for item in datasets],
+            "algorithm": _asset(algorithm),
+            "compute": {"env": environment, "validUntil": valid_until},
+            "consumerAddress": consumer,
+        }
+        try:
+            answer = read_json(
+                self._http.request("POST", self._endpoint("initializeCompute"), what, json=body), what
+            )
+        except ServiceAnswerError as error:
+            raise NotAllowedError(f"{what}: the Provider at {self.url} refuses: {error.text}") from error
+        try:
+            return [_order_quote(entry) for entry in answer["datasets"]], _order_quote(answer["algorithm"])
+        except (KeyError, TypeError) as error:
+            raise InvalidInputError(f"{what}: {self.url} answers in an unknown form ({error!r})") from error
+
+    # ------------------------------------------------------------------ jobs
+
+    def start(
+        self,
+        datasets: list[AssetInput],
+        algorithm: AssetInput,
+        environment: str,
+        custom_data: dict[str, Any] | None,
+    ) -> Job:
+        """Start a job on paid inputs."""
+        first, *more = datasets
+        payload: dict[str, Any] = {
+            "dataset": _asset(first),
+            "algorithm": _asset(algorithm),
+            "environment": environment,
+            "consumerAddress": self._wallet.address,
+        }
+        if more:
+            payload["additionalDatasets"] = [_asset(item) for item in more]
+        if custom_data:
+            payload["algorithm"]["algocustomdata"] = custom_data
+        what = f"starting {algorithm.did} on {first.did} in {environment}"
+        answer = self._signed("POST", "computeStart", self._wallet.address + first.did, what, payload)
+        return _only_job(read_json(answer, what), what)
+
+    def jobs(self) -> list[Job]:
+        """List every job of the wallet, of all time: the service knows no paging."""
+        return fetch_jobs(self.url, self._wallet.address, None, self._http)
+
+    def job(self, job_id: str) -> Job:
+        """Return one job.
+
+        :raises JobNotFoundError: when the Provider knows no such job of this wallet
+        """
+        return select_job(fetch_jobs(self.url, self._wallet.address, job_id, self._http), job_id, self.url)
+
+    def stop(self, job: Job) -> Job:
+        """Ask for a job's end."""
+        did = job.dataset_dids[0] if job.dataset_dids else ""
+        payload = {"consumerAddress": self._wallet.address, "jobId": job.id, "documentId": did}
+        what = f"stopping job {job.id}"
+        answer = self._signed("PUT", "computeStop", self._wallet.address + job.id + did, what, payload)
+        return _only_job(read_json(answer, what), what)
+
+    @contextlib.contextmanager
+    def open_result(self, job_id: str, index: int) -> Iterator[ResultStream]:
+        """Open one result for reading."""
+        what = f"fetching result {index} of job {job_id}"
+        url = self._endpoint("computeResult")
+        message = f"{self._wallet.address}{job_id}{index}"
+        payload = {"consumerAddress": self._wallet.address, "jobId": job_id, "index": index}
+        for attempt in range(1, SIGNING_ATTEMPTS + 1):
+            with contextlib.ExitStack() as stack:
+                try:
+                    response = stack.enter_context(
+                        self._http.stream("GET", url, what, params=self._sign(message, payload))
+                    )
+                except ServiceAnswerError as error:
+                    if error.status == 404:
+                        raise JobNotFoundError(f"{what}: {error.text}") from error
+                    if attempt == SIGNING_ATTEMPTS or not _is_nonce_error(error):
+                        raise
+                    time.sleep(random.uniform(0, 0.05 * 2**attempt))
+                    continue
+                length = response.headers.get("Content-Length")
+                yield ResultStream(response.iter_bytes(256 * 1024), int(length) if length else None)
+                return
+
+
+def read_endpoints(root: Any, url: str) -> dict[str, str]:
+    """Read the paths of a Provider's services out of its root document.
+
+    :raises InvalidInputError: when what answers is no Provider
+    """
+    try:
+        return {name: str(path) for name, (_method, path) in root["serviceEndpoints"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{url} answers, but not as an Ocean Provider does; check provider_url"
+        ) from error
+
+
+def read_environment(entry: Any) -> ComputeEnvironment:
+    """Read one entry of a Provider's environment list."""
+    try:
+        return ComputeEnvironment(
+            id=str(entry["id"]),
+            consumer_address=str(entry["consumerAddress"]),
+            price_per_minute=Decimal(str(entry.get("priceMin") or 0)),
+            fee_token=entry.get("feeToken"),
+            max_job_duration=int(entry.get("maxJobDuration") or 0),
+            cpu_number=int(entry.get("cpuNumber") or 0),
+            ram_gb=int(entry.get("ramGB") or 0),
+            description=str(entry.get("desc") or ""),
+            raw=entry,
+        )
+    except (KeyError, TypeError, ValueError, InvalidOperation, AttributeError) as error:
+        raise InvalidInputError(
+            f"a compute environment is described in an unknown form ({error!r})"
+        ) from error
+
+
+def _is_nonce_error(error: ServiceAnswerError) -> bool:
+    return error.status in (400, 500) and "nonce" in error.text.lower()
+
+
+def _asset(item: AssetInput) -> dict[str, Any]:
+    fields: dict[str, Any] = {"documentId": item.did, "serviceId": item.service_id}
+    if item.order:
+        fields["transferTxId"] = item.order
+    if item.user_data:
+        fields["userdata"] = item.user_data
+    return fields
+
+
+def _order_quote(entry: dict[str, Any]) -> OrderQuote:
+    return OrderQuote(
+        datatoken=entry["datatoken"],
+        provider_fee=entry.get("providerFee"),
+        valid_order=entry.get("validOrder") or None,
+    )
+
+
+def _only_job(answer: Any, what: str) -> Job:
+    entries = answer if isinstance(answer, list) else [answer]
+    if not entries:
+        raise InvalidInputError(f"{what}: the Provider answers with an empty list of jobs")
+    return parse_job(entries[0])
+
+
+def _status_request(provider_url: str, consumer: str, job_id: str | None) -> tuple[str, dict[str, str], str]:
+    # The path is the same in every release of Provider; asking the root for it would double the requests of a wait.
+    params = {"consumerAddress": consumer, **({"jobId": job_id} if job_id else {})}
+    what = f"asking for the state of job {job_id}" if job_id else f"listing the jobs of {consumer}"
+    return f"{provider_url.rstrip('/')}/api/services/compute", params, what
+
+
+def _read_jobs(response: httpx.Response, what: str) -> list[Job]:
+    answer = read_json(response, what)
+    if not isinstance(answer, list):
+        raise InvalidInputError(f"{what}: the Provider answers with something that is no list of jobs")
+    return [parse_job(entry) for entry in answer]
+
+
+def fetch_jobs(
+    provider_url: str, consumer: str, job_id: str | None, http: HttpSession | None = None
+) -> list[Job]:
+    """Return one job of a consumer, or all; not signed.
+
+    :param consumer: the wallet's address in checksum form
+    """
+    url, params, what = _status_request(provider_url, consumer, job_id)
+    return _read_jobs((http or HttpSession()).request("GET", url, what, params=params), what)
+
+
+async def async_fetch_jobs(provider_url: str, consumer: str, job_id: str | None) -> list[Job]:
+    """Do what :func:`fetch_jobs` does without blocking the event loop."""
+    url, params, what = _status_request(provider_url, consumer, job_id)
+    try:
+        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+            response = await client.get(url, params=params)
+    except httpx.TransportError as error:
+        raise unreachable(url, what, error) from error
+    check(response, what)
+    return _read_jobs(response, what)

@@ -1,0 +1,368 @@
+"""Sends the transactions of one wallet, each step exactly once, by standing in ocean-lib's way as a web3 middleware.
+
+A transaction has its hash before it is sent. Each step of a task has a name; its signed transaction is written to
+the journal before it is broadcast, and a retry broadcasts the stored one instead of signing another:
+
+* stored and mined: its receipt is the answer;
+* stored and not mined: broadcast again;
+* its nonce used by another transaction: dead, signed anew;
+* mined but reverted: fails with the reason, the next attempt signs anew;
+* stuck: replaced at the same nonce with a higher fee up to the cap, whichever candidate is mined counts;
+* stored for another call than the one asked for now: refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import rlp
+from eth_utils import keccak, to_checksum_address
+from hexbytes import HexBytes
+
+from airflow_ocean.c2d.chain import RpcError
+from airflow_ocean.c2d.errors import (
+    InsufficientFundsError,
+    OceanError,
+    StepChangedError,
+    TransactionPendingError,
+    TransactionRevertedError,
+)
+from airflow_ocean.c2d.units import format_units
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_ocean.c2d.chain import Chain
+    from airflow_ocean.c2d.journal import Journal
+    from airflow_ocean.c2d.network import Network
+    from airflow_ocean.c2d.wallet import Wallet
+
+logger = logging.getLogger(__name__)
+
+# Seconds after which a transaction that no block takes is offered again with a higher fee.
+REPLACE_AFTER = 60.0
+# Nodes take a replacement that pays at least a tenth more, https://geth.ethereum.org/docs/faq
+REPLACEMENT_FACTOR = (9, 8)
+# A wallet used on several machines may lose the race for a nonce; it then takes the next.
+NONCE_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a step asks of the chain."""
+
+    to: str
+    data: str
+    value: int
+    gas: int
+
+    @property
+    def selector(self) -> str:
+        """The called function's first four bytes, 0x-hex."""
+        return self.data[:10]
+
+    @classmethod
+    def of_raw(cls, raw: bytes) -> Call:
+        """Read the call out of a signed transaction as ocean-lib hands it over.
+
+        Source of the layout: EIP-1559, type 2.
+        """
+        if raw[0] != 2:
+            raise OceanError(f"expected an EIP-1559 transaction, got type {raw[0]}")
+        gas, to, value, data = rlp.decode(raw[1:])[4:8]
+        return cls(
+            to=to_checksum_address(to),
+            data="0x" + data.hex(),
+            value=int.from_bytes(value, "big"),
+            gas=int.from_bytes(gas, "big"),
+        )
+
+
+@dataclass(frozen=True)
+class MinedTransaction:
+    """A transaction that counts: mined, successful and confirmed. Fee in wei."""
+
+    step: str
+    hash: str
+    block: int
+    gas_used: int
+    fee: int
+
+
+@dataclass
+class Transactions:
+    """The wallet's way to the chain.
+
+    :param wallet: the account that pays and signs
+    :param network: fee cap, confirmations and time-out
+    :param journal: where signed transactions are kept
+    :param chain: the chain
+    :param mined: what this process saw mined, oldest first
+    """
+
+    wallet: Wallet
+    network: Network
+    journal: Journal
+    chain: Chain
+    mined: list[MinedTransaction] = field(default_factory=list)
+    _step: str | None = None
+
+    # ------------------------------------------------------------------ the middleware
+
+    def middleware(self, _make_request: object, _web3: object) -> Callable[[str, Any], dict[str, Any]]:
+        """Take the innermost place in web3's chain of middlewares; everything but sending passes through."""
+
+        def handle(method: str, params: Any) -> dict[str, Any]:
+            if method == "eth_sendRawTransaction":
+                if self._step is None:
+                    raise OceanError(
+                        "a transaction was sent outside of a named step; this is a defect of the caller"
+                    )
+                return _result(self._perform(self._step, Call.of_raw(HexBytes(params[0]))))
+            if method == "eth_estimateGas" and self._step is not None:
+                if self._stored(self._step) is not None:
+                    return _result("0x0")  # what is stored was estimated when it was signed
+                return self._estimate(self._step, params[0])
+            if method == "eth_getTransactionCount" and self._step is not None:
+                return _result("0x0")  # the real nonce is chosen under the wallet's lock
+            return self.chain.answer(method, params)
+
+        return handle
+
+    @functools.cached_property
+    def chain_id(self) -> int:
+        """The chain's id, asked once."""
+        return self.chain.quantity("eth_chainId")
+
+    # ------------------------------------------------------------------ steps
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """Name the step whose transaction ocean-lib sends inside; yields the ``tx_dict`` to give to ocean-lib."""
+        if self._step is not None:
+            raise OceanError(
+                f"step {name!r} began inside step {self._step!r}; this is a defect of the caller"
+            )
+        self._step = name
+        try:
+            # With fees given, web3 asks the node for none and builds EIP-1559 transactions on every chain; the
+            # real fees are chosen when the transaction is signed for good.
+            yield {
+                "from": self.wallet.account,
+                "chainId": self.chain_id,
+                "maxFeePerGas": 0,
+                "maxPriorityFeePerGas": 0,
+            }
+        finally:
+            self._step = None
+
+    def resume(self, step: str) -> MinedTransaction | None:
+        """Bring a step begun earlier to its end without being asked the same again.
+
+        :return: the mined transaction, None when the step never began or its transaction can no longer be mined
+        """
+        entry = self._stored(step)
+        return None if entry is None else self._settle(step, entry)
+
+    def _stored(self, step: str) -> dict[str, Any] | None:
+        entry = self.journal.load(step)
+        return entry if entry and entry.get("candidates") else None
+
+    def _perform(self, step: str, call: Call) -> str:
+        entry = self._stored(step)
+        if entry is not None:
+            if (entry["to"], entry["selector"]) != (call.to, call.selector):
+                raise StepChangedError(
+                    f"{step}: an earlier attempt signed a call of {entry['selector']} at {entry['to']}, this one asks "
+                    f"for {call.selector} at {call.to}. Clear the task's state, or run again with force_new, to start over"
+                )
+            settled = self._settle(step, entry)
+            if settled is not None:
+                return settled.hash
+            # Its nonce went to another transaction: the stored one can never be mined. What was estimated for it
+            # was skipped, so the call is estimated now.
+            request = {
+                "from": self.wallet.address,
+                "to": call.to,
+                "data": call.data,
+                "value": hex(call.value),
+            }
+            estimate = self._estimate(step, request)
+            call = Call(call.to, call.data, call.value, int(estimate["result"], 16))
+        entry = self._sign_and_broadcast(step, call)
+        mined = self._settle(step, entry)
+        if mined is None:
+            raise TransactionPendingError(
+                f"{step}: another transaction of {self.wallet.address} took the nonce; nothing of this step was done"
+            )
+        return mined.hash
+
+    # ------------------------------------------------------------------ signing
+
+    def _estimate(self, step: str, transaction: dict[str, Any]) -> dict[str, Any]:
+        asked = {key: transaction[key] for key in ("from", "to", "data", "value") if key in transaction}
+        return self.chain.estimate_or_raise(step, [asked])
+
+    def _sign_and_broadcast(self, step: str, call: Call) -> dict[str, Any]:
+        for _ in range(NONCE_ATTEMPTS):
+            with self.wallet.lock(self.chain_id):
+                fees = self.chain.fees(self.network.max_fee_wei)
+                # A fifth more than estimated: another transaction of the same block may change what this one costs.
+                gas = call.gas + call.gas // 5
+                self._check_balance(step, gas * _highest_fee(fees) + call.value)
+                nonce = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "pending")
+                candidate = self._sign(call, gas, nonce, fees)
+                entry = {"to": call.to, "selector": call.selector, "nonce": nonce, "candidates": [candidate]}
+                self.journal.save(step, entry)
+                if self._broadcast(step, candidate):
+                    return entry
+        raise TransactionPendingError(
+            f"{step}: {NONCE_ATTEMPTS} nonces of {self.wallet.address} were taken by others; is the wallet in heavy use?"
+        )
+
+    def _sign(self, call: Call, gas: int, nonce: int, fees: dict[str, int]) -> dict[str, Any]:
+        transaction = {
+            "chainId": self.chain_id,
+            "nonce": nonce,
+            "to": call.to,
+            "data": call.data,
+            "value": call.value,
+            "gas": gas,
+            **fees,
+        }
+        raw = bytes(self.wallet.account.sign_transaction(transaction).rawTransaction)
+        return {
+            "hash": "0x" + keccak(raw).hex(),
+            "raw": "0x" + raw.hex(),
+            "gas": gas,
+            "value": call.value,
+            "data": call.data,
+            "fees": fees,
+        }
+
+    def _check_balance(self, step: str, needed: int) -> None:
+        balance = self.chain.quantity("eth_getBalance", self.wallet.address, "latest")
+        if balance < needed:
+            raise InsufficientFundsError(
+                f"{step}: wallet {self.wallet.address} holds {format_units(balance)} of the chain's coin and may need "
+                f"up to {format_units(needed)} for gas; send it some. Nothing was sent"
+            )
+
+    def _broadcast(self, step: str, candidate: dict[str, Any]) -> bool:
+        """Offer a signed transaction to the chain; False when its nonce belongs to another one."""
+        logger.info("%s: sending transaction %s", step, candidate["hash"])
+        try:
+            self.chain.request("eth_sendRawTransaction", candidate["raw"])
+        except RpcError as error:
+            text = str(error).lower()
+            if "already known" in text or "already imported" in text:
+                return True
+            if "nonce too low" in text or "underpriced" in text:
+                return self.chain.request("eth_getTransactionByHash", candidate["hash"]) is not None
+            raise TransactionRevertedError(
+                f"{step}: the node refuses transaction {candidate['hash']}: {error}"
+            ) from error
+        return True
+
+    # ------------------------------------------------------------------ waiting
+
+    def _settle(self, step: str, entry: dict[str, Any]) -> MinedTransaction | None:
+        """Wait until one of the candidates is mined and confirmed; None when none can be any more."""
+        began = last_sent = time.monotonic()
+        pause = 0.1
+        offered = False
+        while True:
+            found = self._mined_candidate(entry)
+            if found is not None:
+                mined = self._judge(step, entry, found)
+                if mined is not None:
+                    return mined
+            elif not offered:
+                # A stored transaction may never have reached the node, or was dropped by a reorganisation.
+                offered = True
+                if not self._offer_again(step, entry):
+                    return None
+            elif time.monotonic() - last_sent > REPLACE_AFTER:
+                last_sent = time.monotonic()
+                self._replace(step, entry)
+            if time.monotonic() - began > self.network.transaction_timeout:
+                raise TransactionPendingError(
+                    f"{step}: transaction {entry['candidates'][-1]['hash']} is not confirmed after "
+                    f"{self.network.transaction_timeout:.0f} s; a retry goes on waiting for the same one"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, 2.0)
+
+    def _mined_candidate(self, entry: dict[str, Any]) -> dict[str, Any] | None:
+        for candidate in reversed(entry["candidates"]):
+            receipt = self.chain.receipt(candidate["hash"])
+            if receipt is not None:
+                return receipt
+        return None
+
+    def _offer_again(self, step: str, entry: dict[str, Any]) -> bool:
+        """Broadcast the newest candidate unless the node has it; False when the nonce is used and none was mined."""
+        newest = entry["candidates"][-1]
+        if self.chain.request("eth_getTransactionByHash", newest["hash"]) is not None:
+            return True
+        used = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "latest")
+        if used > entry["nonce"]:
+            # Asked after the count, so that a candidate mined in between is not taken for dead.
+            return self._mined_candidate(entry) is not None
+        return self._broadcast(step, newest)
+
+    def _replace(self, step: str, entry: dict[str, Any]) -> None:
+        """Offer the same call at the same nonce for a higher fee, as far as the cap allows."""
+        last = entry["candidates"][-1]
+        up, down = REPLACEMENT_FACTOR
+        fees = {name: fee * up // down + 1 for name, fee in last["fees"].items()}
+        cap = self.network.max_fee_wei
+        if cap is not None and _highest_fee(fees) > cap:
+            logger.warning(
+                "%s: transaction %s waits for a block; a higher fee would pass max_fee_gwei (%s)",
+                step, last["hash"], format_units(cap, 9),
+            )  # fmt: skip
+            return
+        call = Call(entry["to"], last["data"], last["value"], last["gas"])
+        replacement = self._sign(call, last["gas"], entry["nonce"], fees)
+        entry["candidates"].append(replacement)
+        self.journal.save(step, entry)
+        logger.info(
+            "%s: transaction %s is replaced with a higher fee by %s", step, last["hash"], replacement["hash"]
+        )
+        self._broadcast(step, replacement)
+
+    def _judge(self, step: str, entry: dict[str, Any], receipt: dict[str, Any]) -> MinedTransaction | None:
+        """Decide on a receipt: None while it is not deep enough."""
+        block = int(receipt["blockNumber"], 16)
+        if int(receipt["status"], 16) != 1:
+            transaction = self.chain.request("eth_getTransactionByHash", receipt["transactionHash"])
+            reason = self.chain.why_reverted(transaction, receipt["blockNumber"])
+            self.journal.save(step, {**entry, "candidates": [], "reverted": receipt["transactionHash"]})
+            raise TransactionRevertedError(
+                f"{step}: transaction {receipt['transactionHash']} was mined in block {block} and reverted: {reason}"
+            )
+        if self.network.confirmations > 1:
+            depth = self.chain.quantity("eth_blockNumber") - block + 1
+            if depth < self.network.confirmations:
+                return None
+        gas_used = int(receipt["gasUsed"], 16)
+        fee = gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)
+        mined = MinedTransaction(step, receipt["transactionHash"], block, gas_used, fee)
+        if all(known.hash != mined.hash for known in self.mined):
+            self.mined.append(mined)
+            logger.info("%s: transaction %s is in block %d, gas %d", step, mined.hash, block, gas_used)
+        return mined
+
+
+def _highest_fee(fees: dict[str, int]) -> int:
+    return fees.get("maxFeePerGas") or fees["gasPrice"]
+
+
+def _result(value: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 0, "result": value}

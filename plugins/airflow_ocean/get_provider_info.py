@@ -1,0 +1,90 @@
+"""What Airflow learns about this distribution without importing it: the connection type, its form, its modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _field(label: str, description: str, *, kind: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, the value of the entry point ``apache_airflow_provider``.
+
+    ``package-name`` has to be the canonical name of the installed distribution; Airflow drops the provider otherwise.
+    """
+    return {
+        "package-name": "airflow-ocean",
+        "name": "Ocean Protocol",
+        "description": "Ocean Protocol Compute-to-Data: publish, order, run and fetch.",
+        "integrations": [
+            {
+                "integration-name": "Ocean Protocol",
+                "external-doc-url": "https://docs.oceanprotocol.com",
+                "tags": ["protocol"],
+            }
+        ],
+        "hooks": [{"integration-name": "Ocean Protocol", "python-modules": ["airflow_ocean.hooks"]}],
+        "operators": [
+            {
+                "integration-name": "Ocean Protocol",
+                "python-modules": [
+                    "airflow_ocean.operators.assets",
+                    "airflow_ocean.operators.datatokens",
+                    "airflow_ocean.operators.compute",
+                ],
+            }
+        ],
+        "sensors": [{"integration-name": "Ocean Protocol", "python-modules": ["airflow_ocean.sensors"]}],
+        "triggers": [{"integration-name": "Ocean Protocol", "python-modules": ["airflow_ocean.triggers"]}],
+        "connection-types": [
+            {
+                "connection-type": "ocean",
+                "hook-class-name": "airflow_ocean.hooks.OceanHook",
+                "hook-name": "Ocean",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "login", "port"],
+                    "relabeling": {"host": "RPC URL", "password": "Private key or keystore password"},
+                    "placeholders": {
+                        "host": "http://127.0.0.1:8545",
+                        "password": "0x and 64 hexadecimal digits",
+                        "provider_url": "http://127.0.0.1:8030",
+                        "metadata_cache_url": "http://127.0.0.1:5000",
+                        "confirmations": "1",
+                    },
+                },
+                "conn-fields": {
+                    "provider_url": _field(
+                        "Provider URL",
+                        "Root URL of the Ocean Provider that serves this wallet's assets and jobs.",
+                    ),
+                    "metadata_cache_url": _field("Metadata cache URL", "Root URL of Aquarius."),
+                    "keystore_path": _field(
+                        "Keystore file",
+                        "Path of an encrypted keystore file on the workers; the password field then holds its password.",
+                    ),
+                    "address_file": _field(
+                        "Address file",
+                        "JSON file on the workers with the addresses of Ocean's contracts. "
+                        "Empty for the networks that ocean-contracts knows.",
+                    ),
+                    "max_fee_gwei": _field(
+                        "Fee cap (gwei)",
+                        "The most a transaction may pay per unit of gas; nothing is sent above it. Empty for no limit.",
+                    ),
+                    "confirmations": _field(
+                        "Confirmations",
+                        "Blocks a transaction must be deep, its own included, before it counts. Empty for 1.",
+                        kind="integer",
+                        minimum=1,
+                    ),
+                    "explorer_url": _field("Block explorer URL", "Gives the tasks their links to the chain."),
+                    "artifact_base": _field(
+                        "Artifact base",
+                        "Folder or object storage URL (s3://…, gs://…) below which results and plots are kept.",
+                    ),
+                },
+            }
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Operators for Ocean Compute-to-Data, one module per noun: assets, datatokens, compute."""

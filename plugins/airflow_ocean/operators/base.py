@@ -1,0 +1,72 @@
+"""What all of the package's operators have in common: the connection, the journal, retries and links."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_ocean.hooks import OceanHook
+from airflow_ocean.journal import TaskStateJournal
+from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.sdk import Context, RetryPolicy
+
+    from airflow_ocean.c2d.client import OceanClient
+
+
+class OceanBaseOperator(BaseOperator):
+    """The base of the package's operators.
+
+    :param ocean_conn_id: (templated) the Airflow connection, a wallet on a network
+    :param retries: how often to try again after a transient error
+    :param retry_delay: the wait before the first retry, doubled with each further one
+    :param retry_policy: which errors to retry; by default transient ones, while fatal ones fail at once
+    """
+
+    ui_color = "#e6f4f7"
+
+    def __init__(
+        self,
+        *,
+        ocean_conn_id: str = OceanHook.default_conn_name,
+        retries: int = DEFAULT_RETRIES,
+        retry_delay: timedelta | float = DEFAULT_FIRST_DELAY,
+        retry_policy: RetryPolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
+        if retry_policy is None:
+            # Set afterwards, when Airflow has made a timedelta of the delay.
+            self.retry_policy = OceanRetryPolicy(self.retry_delay)
+        self.ocean_conn_id = ocean_conn_id
+        self.explorer_pages: dict[str, str] = {}
+
+    @cached_property
+    def hook(self) -> OceanHook:
+        """The hook of the operator's connection."""
+        return OceanHook(self.ocean_conn_id)
+
+    def client(self, context: Context) -> OceanClient:
+        """Return a client, a context manager, whose transactions a retry of this task continues."""
+        return self.hook.get_client(TaskStateJournal(context))
+
+    def note_explorer_pages(
+        self, *, transactions: list[str] | tuple[str, ...] = (), nft_address: str | None = None
+    ) -> None:
+        """Put down the pages that the task's links lead to.
+
+        :param transactions: hashes; the last one gets the link
+        :param nft_address: the asset's data NFT
+        """
+        explorer = self.hook.settings.explorer_url
+        if explorer is None:
+            return
+        if transactions:
+            self.explorer_pages["Transaction"] = f"{explorer}/tx/{transactions[-1]}"
+        if nft_address is not None:
+            self.explorer_pages["Asset on the chain"] = f"{explorer}/address/{nft_address}"

@@ -1,0 +1,338 @@
+"""Operators of a compute run: pay, start, stop, fetch the results, plot them."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+from airflow_ocean import parameters
+from airflow_ocean.artifacts import (
+    MANIFEST_NAME,
+    Artifact,
+    Manifest,
+    artifact_folder,
+    check_integrity,
+    open_artifact,
+)
+from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
+from airflow_ocean.links import OceanTransactionLink
+from airflow_ocean.operators.base import OceanBaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from decimal import Decimal
+
+    from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+
+    from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.jobs import Job, ResultFile
+
+_LONGEST_DURATION = 366 * 24 * 3600
+_MEGABYTE = 1024 * 1024
+
+
+class OceanPayForComputeOperator(OceanBaseOperator):
+    """Order the datasets and the algorithm of a compute job, and pay the Provider's fee.
+
+    Orders that are still good are used again. Each new order costs one datatoken of its asset; if the wallet
+    holds none it is taken from the asset's dispenser or bought at its fixed rate, where it has one.
+
+    Returns the list of order transaction ids, datasets first; pushes ``order``, which
+    :class:`OceanStartComputeOperator` takes, and ``cost``.
+
+    :param dataset_dids: (templated) the datasets: a DID, a list of them, or its JSON text
+    :param algorithm_did: (templated) the algorithm
+    :param environment: (templated) where to compute: ``free``, ``cheapest``, or an environment's id
+    :param duration: (templated) seconds the environment is paid for
+    :param max_price: (templated) the most one datatoken may cost when it has to be bought, in whole base tokens
+    :param ocean_conn_id: (templated) the consumer's connection
+    """
+
+    template_fields: Sequence[str] = (
+        "ocean_conn_id",
+        "dataset_dids",
+        "algorithm_did",
+        "environment",
+        "duration",
+        "max_price",
+    )
+    operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
+
+    def __init__(
+        self,
+        *,
+        dataset_dids: list[str] | str,
+        algorithm_did: str,
+        environment: str = "free",
+        duration: int | str = 3600,
+        max_price: str | int | Decimal | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dataset_dids = dataset_dids
+        self.algorithm_did = algorithm_did
+        self.environment = environment
+        self.duration = duration
+        self.max_price = max_price
+
+    def execute(self, context: Context) -> list[str]:
+        """Pay, and return the order transaction ids."""
+        datasets = parameters.dids("dataset_dids", self.dataset_dids)
+        algorithm = parameters.did("algorithm_did", self.algorithm_did)
+        environment = parameters.text("environment", self.environment)
+        duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
+        max_price = parameters.optional_token_amount("max_price", self.max_price)
+        with self.client(context) as client:
+            quote = client.orders.quote(datasets, algorithm, environment=environment, duration=duration)
+            order = client.orders.pay(quote, max_price=max_price)
+        self.note_explorer_pages(transactions=order.transactions)
+        self.log.info("Ordered %s with %s: %s", ", ".join(datasets), algorithm, ", ".join(order.transactions))
+        context["ti"].xcom_push("order", order.to_dict())
+        context["ti"].xcom_push("cost", order.cost)
+        return list(order.transactions)
+
+
+class OceanStartComputeOperator(OceanBaseOperator):
+    """Start a compute job on a paid order.
+
+    Returns the job id; pushes ``provider_url`` and ``consumer_address``, with which anybody may ask how the job is.
+
+    :param order: (templated) what :class:`OceanPayForComputeOperator` pushed as ``order``
+    :param custom_data: (templated) parameters for the algorithm, a JSON object or its text; it finds them in
+        ``/data/inputs/algoCustomData.json``
+    :param ocean_conn_id: (templated) the consumer's connection
+    """
+
+    template_fields: Sequence[str] = ("ocean_conn_id", "order", "custom_data")
+
+    def __init__(
+        self, *, order: dict[str, Any] | str, custom_data: dict[str, Any] | str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.order = order
+        self.custom_data = custom_data
+
+    def execute(self, context: Context) -> str:
+        """Start the job and return its id."""
+        from airflow_ocean.c2d.orders import Order
+
+        described = parameters.json_object("order", self.order)
+        if described is None:
+            raise InvalidInputError("order is empty; it is what the task that paid pushed as 'order'")
+        order = Order.from_dict(described)
+        custom_data = parameters.json_object("custom_data", self.custom_data)
+        with self.client(context) as client:
+            job = client.jobs.start(order, custom_data=custom_data)
+            consumer_address = client.address
+        self.log.info("Started %s at %s", job.describe(), order.provider_url)
+        context["ti"].xcom_push("provider_url", order.provider_url)
+        context["ti"].xcom_push("consumer_address", consumer_address)
+        return job.id
+
+
+class OceanStopComputeOperator(OceanBaseOperator):
+    """Stop a compute job; one that is over stays as it is.
+
+    Returns the job id; pushes ``status``.
+
+    :param job_id: (templated) the job
+    :param provider_url: (templated) the Provider that runs it, the connection's own by default
+    :param ocean_conn_id: (templated) the connection of the wallet that started it
+    """
+
+    template_fields: Sequence[str] = ("ocean_conn_id", "job_id", "provider_url")
+
+    def __init__(self, *, job_id: str, provider_url: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.provider_url = provider_url
+
+    def execute(self, context: Context) -> str:
+        """Stop the job and return its id."""
+        job_id = parameters.text("job_id", self.job_id)
+        with self.hook.get_client() as client:
+            job = client.jobs.stop(job_id, parameters.optional_text("provider_url", self.provider_url))
+        self.log.info("Asked for the end of %s", job.describe())
+        context["ti"].xcom_push("status", job.text)
+        return job_id
+
+
+class OceanFetchResultsOperator(OceanBaseOperator):
+    """Fetch the results of a compute job that is over, streamed into the artifact base.
+
+    Returns the list of artifact URIs in the job's order; pushes the URI of the ``manifest``, a JSON file that says of
+    each its name, type, size and SHA-256.
+
+    :param job_id: (templated) the job
+    :param provider_url: (templated) the Provider that ran it, the connection's own by default
+    :param include_logs: fetch the logs, too, not only what the algorithm wrote
+    :param max_bytes: (templated) the most one file may have, and all together
+    :param artifact_base: (templated) folder or object storage URL to keep results below; by default the connection's,
+        else that of the environment variable ``AIRFLOW_OCEAN_ARTIFACTS``, else ``<AIRFLOW_HOME>/artifacts``
+    :param ocean_conn_id: (templated) the connection of the wallet that started the job
+    """
+
+    template_fields: Sequence[str] = ("ocean_conn_id", "job_id", "provider_url", "max_bytes", "artifact_base")
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        provider_url: str | None = None,
+        include_logs: bool = True,
+        max_bytes: int | str = 1024 * _MEGABYTE,
+        artifact_base: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.provider_url = provider_url
+        self.include_logs = include_logs
+        self.max_bytes = max_bytes
+        self.artifact_base = artifact_base
+
+    def execute(self, context: Context) -> list[str]:
+        """Fetch the results and return where they are."""
+        job_id = parameters.text("job_id", self.job_id)
+        provider_url = parameters.optional_text("provider_url", self.provider_url)
+        max_bytes = parameters.whole_number("max_bytes", self.max_bytes, least=1, most=10**15)
+        folder = artifact_folder(
+            context,
+            parameters.optional_text("artifact_base", self.artifact_base),
+            self.hook.settings.artifact_base,
+        )
+        with self.hook.get_client() as client:
+            job = client.jobs.get(job_id, provider_url)
+            wanted = self._wanted(job, max_bytes)
+            files = [self._fetch(client, job, file, folder, max_bytes, provider_url) for file in wanted]
+        manifest = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files).write(
+            folder / MANIFEST_NAME
+        )
+        context["ti"].xcom_push("manifest", manifest)
+        return [file.uri for file in files]
+
+    def _wanted(self, job: Job, max_bytes: int) -> list[ResultFile]:
+        if not job.is_finished:
+            raise InvalidInputError(
+                f"{job.describe()}; its results are there when it is over: wait for it first"
+            )
+        if not job.succeeded:
+            raise JobFailedError(f"{job.describe()}; it has no results to fetch")
+        wanted = [file for file in job.results if self.include_logs or file in job.outputs]
+        announced = sum(file.size for file in wanted)
+        if announced > max_bytes:
+            raise InvalidInputError(
+                f"job {job.id} has {announced} bytes of results, more than max_bytes, which is {max_bytes}; "
+                "raise it to fetch them. Nothing was fetched"
+            )
+        return wanted
+
+    def _fetch(
+        self,
+        client: OceanClient,
+        job: Job,
+        file: ResultFile,
+        folder: ObjectStoragePath,
+        max_bytes: int,
+        provider_url: str | None,
+    ) -> Artifact:
+        from airflow_ocean.c2d.results import artifact_name, save_stream
+
+        target = folder / artifact_name(file.index, file.name)
+        with client.jobs.open_result(job.id, file.index, provider_url) as stream:
+            saved = save_stream(stream.chunks, target, max_bytes=max_bytes, expected=stream.length)
+        self.log.info("Fetched %s %r, %d bytes, to %s", file.type, file.name, saved.size, target)
+        return Artifact(name=file.name, uri=str(target), type=file.type, size=saved.size, sha256=saved.sha256)
+
+
+class OceanPlotOperator(OceanBaseOperator):
+    """Draw a fetched result as a PNG beside the other artifacts.
+
+    The result is decoded without executing anything that is in it, after its SHA-256 was compared with the manifest's.
+
+    Returns the artifact URI of the PNG.
+
+    :param manifest: (templated) URI of the manifest that :class:`OceanFetchResultsOperator` pushed
+    :param render: the function that draws, as ``module.path:function``; called with the decoded result and a binary stream to write
+        the PNG to
+    :param render_options: (templated) further keyword arguments for it
+    :param result_name: (templated) which of the job's output files to draw, by its name; needed when there are several
+    :param plot_name: (templated) file name of the PNG
+    :param artifact_base: (templated) see :class:`OceanFetchResultsOperator`
+    :param ocean_conn_id: (templated) the connection, for its artifact base
+    """
+
+    template_fields: Sequence[str] = (
+        "ocean_conn_id",
+        "manifest",
+        "render_options",
+        "result_name",
+        "plot_name",
+        "artifact_base",
+    )
+
+    def __init__(
+        self,
+        *,
+        manifest: str,
+        render: str,
+        render_options: dict[str, Any] | None = None,
+        result_name: str | None = None,
+        plot_name: str = "plot.png",
+        artifact_base: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.manifest = manifest
+        self.render = render
+        self.render_options = render_options
+        self.result_name = result_name
+        self.plot_name = plot_name
+        self.artifact_base = artifact_base
+
+    def execute(self, context: Context) -> str:
+        """Draw the plot and return where it is."""
+        from airflow_ocean.c2d.results import artifact_name, decode_result
+
+        draw = self._renderer()
+        result = self._result(Manifest.read(parameters.text("manifest", self.manifest)))
+        check_integrity(result)
+        with open_artifact(result.uri) as stream:
+            value = decode_result(stream, result.name)
+        folder = artifact_folder(
+            context,
+            parameters.optional_text("artifact_base", self.artifact_base),
+            self.hook.settings.artifact_base,
+        )
+        target = folder / artifact_name(0, parameters.text("plot_name", self.plot_name))
+        try:
+            with open_artifact(target, "wb") as stream:
+                draw(value, stream, **(self.render_options or {}))
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"{self.render} cannot draw the result {result.uri}: {error}") from error
+        self.log.info("Drew %r of job results as %s", result.name, target)
+        return str(target)
+
+    def _renderer(self) -> Callable[..., Any]:
+        try:
+            draw = pkgutil.resolve_name(parameters.text("render", self.render))
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InvalidInputError(
+                f"render {self.render!r} cannot be imported: {error}; it must be module.path:function, and its folder "
+                "on the PYTHONPATH of the worker"
+            ) from error
+        if not callable(draw):
+            raise InvalidInputError(f"render {self.render!r} is not a function")
+        found: Callable[..., Any] = draw
+        return found
+
+    def _result(self, manifest: Manifest) -> Artifact:
+        wanted = parameters.optional_text("result_name", self.result_name)
+        outputs = [file for file in manifest.files if file.type == "output" and wanted in (None, file.name)]
+        if len(outputs) != 1:
+            names = ", ".join(repr(file.name) for file in manifest.files if file.type == "output")
+            raise InvalidInputError(
+                f"job {manifest.job_id} has the output files {names or 'none'}; result_name must name one of them, "
+                f"it is {wanted!r}"
+            )
+        return outputs[0]

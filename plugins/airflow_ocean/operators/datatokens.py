@@ -1,0 +1,129 @@
+"""Operators that move datatokens, the tokens that an order of an asset costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_ocean import parameters
+from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.hooks import OceanHook
+from airflow_ocean.links import OceanTransactionLink
+from airflow_ocean.operators.base import OceanBaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from decimal import Decimal
+
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_ocean.c2d.assets import Asset
+    from airflow_ocean.c2d.client import OceanClient
+
+METHODS = ("mint", "transfer", "dispense", "buy")
+
+
+class OceanTransferDatatokensOperator(OceanBaseOperator):
+    """Get datatokens of one asset or several to a consumer.
+
+    ``mint``: the publisher makes new ones for the consumer. ``transfer``: the connection's wallet hands over some of
+    its own. ``dispense`` and ``buy``: the connection's wallet is the consumer and takes free ones from the asset's
+    dispenser, or buys them at its fixed rate.
+
+    Returns the list of transaction hashes.
+
+    :param asset_dids: (templated) whose datatokens: a DID, a list of them, or its JSON text
+    :param amount: (templated) of each asset, in whole datatokens; text or Decimal, never a float
+    :param method: (templated) mint, transfer, dispense or buy
+    :param to: (templated) the consumer's address; for ``dispense`` and ``buy`` it is the connection's wallet
+    :param to_conn_id: (templated) the consumer's Airflow connection, instead of ``to``
+    :param max_price: (templated) for ``buy``: the most that ``amount`` of one asset may cost, in whole base tokens
+    :param ocean_conn_id: (templated) the connection of the wallet that acts
+    """
+
+    template_fields: Sequence[str] = (
+        "ocean_conn_id",
+        "asset_dids",
+        "amount",
+        "method",
+        "to",
+        "to_conn_id",
+        "max_price",
+    )
+    operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
+
+    def __init__(
+        self,
+        *,
+        asset_dids: list[str] | str,
+        amount: str | int | Decimal = 1,
+        method: str = "mint",
+        to: str | None = None,
+        to_conn_id: str | None = None,
+        max_price: str | int | Decimal | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.asset_dids = asset_dids
+        self.amount = amount
+        self.method = method
+        self.to = to
+        self.to_conn_id = to_conn_id
+        self.max_price = max_price
+
+    def execute(self, context: Context) -> list[str]:
+        """Move the datatokens and return the transactions' hashes."""
+        asset_dids = parameters.dids("asset_dids", self.asset_dids)
+        amount = parameters.token_amount("amount", self.amount)
+        method = parameters.choice("method", self.method, METHODS)
+        max_price = parameters.optional_token_amount("max_price", self.max_price)
+        if method == "buy" and max_price is None:
+            raise InvalidInputError("max_price is empty; buying needs a limit of what may be paid")
+        consumer = self._consumer(method)
+        transactions: list[str] = []
+        with self.client(context) as client:
+            receiver = consumer or client.address
+            # All are looked up before the first transaction, so that a wrong DID costs nothing.
+            assets = [client.assets.resolve(did) for did in asset_dids]
+            for asset in assets:
+                sent = _move(client, method, asset, amount, receiver, max_price)
+                transactions += sent
+                self.log.info(
+                    "%s %s datatoken(s) of %s for %s: %s",
+                    {"mint": "Minted", "transfer": "Transferred", "dispense": "Dispensed", "buy": "Bought"}[
+                        method
+                    ],
+                    self.amount,
+                    asset.did,
+                    receiver,
+                    ", ".join(sent),
+                )
+        self.note_explorer_pages(transactions=transactions)
+        return transactions
+
+    def _consumer(self, method: str) -> str | None:
+        """Return the consumer's address, None for the connection's own wallet."""
+        to = parameters.optional_address("to", self.to)
+        to_conn_id = parameters.optional_text("to_conn_id", self.to_conn_id)
+        if method in ("dispense", "buy"):
+            if to is not None or to_conn_id is not None:
+                raise InvalidInputError(
+                    f"{method} is done by the consumer itself: leave to and to_conn_id out"
+                )
+            return None
+        if (to is None) == (to_conn_id is None):
+            raise InvalidInputError(f"give either to or to_conn_id: the consumer that {method} is for")
+        return to if to_conn_id is None else str(OceanHook(to_conn_id).client.address)
+
+
+def _move(
+    client: OceanClient, method: str, asset: Asset, amount: int, receiver: str, max_price: int | None
+) -> list[str]:
+    """Move the datatokens of one asset; the step's name in the journal holds its DID, as a task may do several."""
+    datatoken = asset.service("compute", "access").datatoken
+    step = f"{method} {asset.did}"
+    if method == "dispense":
+        return [client.datatokens.dispense(datatoken, amount, step=step)]
+    if method == "buy" and max_price is not None:
+        return client.datatokens.buy(datatoken, amount, max_price, step=step)
+    move = client.datatokens.mint if method == "mint" else client.datatokens.transfer
+    return [move(datatoken, receiver, amount, step=step)]

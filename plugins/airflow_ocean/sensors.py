@@ -1,0 +1,190 @@
+"""The sensor that waits for a compute job, deferred to the triggerer or poking from the worker."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+from airflow_ocean import parameters
+from airflow_ocean.c2d import errors
+from airflow_ocean.hooks import OceanHook
+from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
+from airflow_ocean.triggers import OceanComputeTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from airflow.sdk import Context, RetryPolicy
+
+    from airflow_ocean.c2d.jobs import Job
+
+
+class OceanComputeSensor(BaseSensorOperator):
+    """Wait until a compute job is over.
+
+    The job is looked at once; if it still runs, the task defers and takes no worker until the job is over. A job that
+    failed fails the task with the end of the algorithm's log in the message.
+
+    Returns the job id; pushes ``status`` and ``duration`` (seconds).
+
+    :param job_id: (templated) the job
+    :param provider_url: (templated) the Provider that runs it, the connection's own by default
+    :param consumer_address: (templated) the wallet that started it, the connection's own by default
+    :param deferrable: wait on the triggerer; otherwise poke from the worker. A job takes minutes to days, so waiting
+        deferred is the default here whatever ``[operators] default_deferrable`` says
+    :param stop_on_kill: stop the job when the task is marked failed, cleared or times out while it waits. A poking
+        task cannot tell a user who kills it from a worker that is shut down, and stops the job in both cases
+    :param poke_interval: seconds between two looks at the job
+    :param timeout: seconds to wait altogether
+    :param ocean_conn_id: (templated) the connection of the wallet that started the job
+    :param retries: how often to try again after a transient error
+    :param retry_delay: the wait before the first retry, doubled with each further one
+    :param retry_policy: which errors to retry; by default transient ones, while fatal ones fail at once
+    """
+
+    template_fields: Sequence[str] = ("ocean_conn_id", "job_id", "provider_url", "consumer_address")
+    ui_color = "#e6f4f7"
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        provider_url: str | None = None,
+        consumer_address: str | None = None,
+        deferrable: bool = True,
+        stop_on_kill: bool = False,
+        ocean_conn_id: str = OceanHook.default_conn_name,
+        poke_interval: timedelta | float = 15,
+        retries: int = DEFAULT_RETRIES,
+        retry_delay: timedelta | float = DEFAULT_FIRST_DELAY,
+        retry_policy: RetryPolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            poke_interval=poke_interval,
+            retries=retries,
+            retry_delay=retry_delay,
+            retry_policy=retry_policy,
+            **kwargs,
+        )
+        if retry_policy is None:
+            # Set afterwards, when Airflow has made a timedelta of the delay.
+            self.retry_policy = OceanRetryPolicy(self.retry_delay)
+        self.job_id = job_id
+        self.provider_url = provider_url
+        self.consumer_address = consumer_address
+        self.deferrable = deferrable
+        self.stop_on_kill = stop_on_kill
+        self.ocean_conn_id = ocean_conn_id
+
+    @cached_property
+    def hook(self) -> OceanHook:
+        """The hook of the sensor's connection."""
+        return OceanHook(self.ocean_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Look at the job, then defer, or poke until it is over."""
+        parameters.text("job_id", self.job_id)
+        if not self.deferrable:
+            return self._poke_until_finished(context)
+        if (done := self.poke(context)) is not None and done.is_done:
+            return done.xcom_value
+        self.log.info("Waiting on the triggerer, for %.0f s at most", self.timeout)
+        self.defer(
+            trigger=OceanComputeTrigger(
+                job_id=self.job_id,
+                provider_url=self._provider_url,
+                consumer_address=self._consumer_address,
+                deadline=time.time() + self.timeout,
+                poll_interval=self.poke_interval,
+                ocean_conn_id=self.ocean_conn_id,
+                stop_on_kill=self.stop_on_kill,
+            ),
+            method_name="execute_complete",
+        )
+        return None
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look at the job once."""
+        from airflow_ocean.c2d.jobs import get_job
+
+        job = get_job(self._provider_url, self._consumer_address, self.job_id)
+        if not job.is_finished:
+            self.log.info("Compute %s", job.describe())
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(
+            is_done=True, xcom_value=self._conclude(context, job.text, job.succeeded, job.duration)
+        )
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Go on after the trigger's event.
+
+        :raises JobFailedError: with the end of the algorithm's log
+        :raises AirflowSensorTimeout: when the deadline passed first
+        """
+        if event["event"] == "timeout":
+            self._give_up()
+        if event["event"] == "error":
+            error = getattr(errors, event["type"], errors.FatalError)
+            self._fail(error(event["message"]))
+        return self._conclude(context, event["status"], event["succeeded"], event["duration"])
+
+    def on_kill(self) -> None:
+        """Stop the job, if told to, when the task is killed while it runs on a worker."""
+        if self.stop_on_kill:
+            self._stop_job()
+
+    # ------------------------------------------------------------------
+
+    @property
+    def _provider_url(self) -> str:
+        return parameters.optional_text("provider_url", self.provider_url) or self.hook.settings.provider_url
+
+    @property
+    def _consumer_address(self) -> str:
+        given = parameters.optional_address("consumer_address", self.consumer_address)
+        return given or str(self.hook.client.address)
+
+    def _poke_until_finished(self, context: Context) -> Any:
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout:
+            if self.stop_on_kill:
+                self._stop_job()
+            raise
+
+    def _conclude(self, context: Context, status: str, succeeded: bool, duration: float | None) -> str:
+        if not succeeded:
+            with self.hook.get_client() as client:
+                job: Job = client.jobs.get(self.job_id, self._provider_url)
+                log_tail = client.jobs.log_tail(job, self._provider_url)
+            end = f"the end of its log:\n{log_tail}" if log_tail else "it left no log"
+            self._fail(errors.JobFailedError(f"{job.describe()}; {end}"))
+        self.log.info("Compute job %s is over: %s, after %s s", self.job_id, status, duration)
+        context["ti"].xcom_push("status", status)
+        context["ti"].xcom_push("duration", duration)
+        return self.job_id
+
+    def _give_up(self) -> NoReturn:
+        if self.stop_on_kill:
+            self._stop_job()
+        raise AirflowSensorTimeout(
+            f"compute job {self.job_id} at {self._provider_url} is not over after {self.timeout:.0f} s; "
+            + ("it was stopped" if self.stop_on_kill else "it goes on: raise timeout, or stop it")
+        )
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Raise, or skip where Airflow's sensors do so for errors of its own."""
+        if self.soft_fail or self.never_fail:
+            raise AirflowSkipException(f"skipped instead of failed: {error}") from error
+        raise error
+
+    def _stop_job(self) -> None:
+        with self.hook.get_client() as client:
+            job = client.jobs.stop(self.job_id, self._provider_url)
+        self.log.info("Asked for the end of %s", job.describe())

@@ -1,0 +1,78 @@
+"""Fixtures for all tests: a local network, its accounts, and ocean-lib as upstream left it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from include.localnet import accounts, network
+from include.localnet.settings import NetworkSettings, choose_ports
+from tests import support as _ocean_lib_made_usable  # noqa: F401
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eth_account.signers.local import LocalAccount
+
+# Requests to loopback must not be sent to the proxy that a developer's machine may have.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+
+def pytest_configure() -> None:
+    # By default SIGTERM ends Python without a clean-up, and the network's processes would stay.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+
+
+def _developers_network(home: Path) -> NetworkSettings:
+    settings = NetworkSettings.load(home)
+    if settings is None or not all(part.healthy for part in network.status(settings)):
+        pytest.exit(
+            f"OCEAN_TEST_LOCALNET_HOME={home}: the network there is not running completely", returncode=2
+        )
+    return settings
+
+
+@pytest.fixture(scope="session")
+def localnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettings]:
+    """A whole local network on free ports, or the running one in $OCEAN_TEST_LOCALNET_HOME."""
+    configured = os.environ.get("OCEAN_TEST_LOCALNET_HOME")
+    if configured:
+        yield _developers_network(Path(configured).expanduser().resolve())
+        return
+    settings = NetworkSettings(tmp_path_factory.mktemp("localnet"), choose_ports(0))
+    try:
+        network.up(settings)
+        yield settings
+    finally:
+        network.down(settings.home)
+
+
+def _wallet(account: accounts.Account) -> LocalAccount:
+    from eth_account import Account
+
+    wallet: LocalAccount = Account.from_key(account.private_key)
+    return wallet
+
+
+@pytest.fixture(scope="session")
+def alice() -> LocalAccount:
+    """The publisher's wallet."""
+    return _wallet(accounts.ALICE)
+
+
+@pytest.fixture(scope="session")
+def bob() -> LocalAccount:
+    """The consumer's wallet."""
+    return _wallet(accounts.BOB)
+
+
+@pytest.fixture(scope="session")
+def upstream_ocean(localnet: NetworkSettings) -> Any:
+    """``ocean_lib.ocean.ocean.Ocean``, unmodified, on the local network."""
+    from tests.support.upstream import make_ocean
+
+    return make_ocean(localnet)
