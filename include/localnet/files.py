@@ -32,22 +32,17 @@ def find_file(roots: list[Path], url_path: str) -> Path | None:
     for root in roots:
         try:
             found = (root / relative).resolve()
-        except OSError:  # a name too long, or a loop of links
+            if found.is_relative_to(root.resolve()) and found.is_file():
+                return found
+        except (OSError, RuntimeError):  # a name too long, or (RuntimeError) a loop of links
             continue
-        if found.is_relative_to(root.resolve()) and found.is_file():
-            return found
     return None
 
 
 def list_files(roots: list[Path]) -> list[str]:
     """Return the URL paths of all files."""
-    names = {
-        path.relative_to(root).as_posix()
-        for root in roots
-        for path in root.rglob("*")
-        if path.is_file() and _is_public(path.relative_to(root))
-    }
-    return [f"/{quote(name)}" for name in sorted(names)]
+    names = {path.relative_to(root).as_posix() for root in roots for path in root.rglob("*")}
+    return [path for name in sorted(names) if find_file(roots, path := f"/{quote(name)}")]
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:

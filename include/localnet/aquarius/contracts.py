@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from eth_abi.exceptions import DecodingError
 from eth_utils import is_address, to_checksum_address
 
 from include.localnet.ethereum import RpcError
@@ -74,6 +75,10 @@ class OceanContracts:
             return None
         nft: str = self.chain.call(datatoken, "ERC20Template", "getERC721Address")
         return nft
+
+    def forget(self) -> None:
+        """Forget who was deployed, because the chain went back."""
+        self._members.clear()
 
     def _is_member(self, list_name: str, address: str) -> bool:
         key = (list_name, address)
@@ -153,7 +158,7 @@ class OceanContracts:
             return ""
         try:
             return self.chain.call(address, contract, function, *arguments)
-        except (RpcError, ValueError, OverflowError):
+        except (RpcError, DecodingError, ValueError):
             return ""
 
 

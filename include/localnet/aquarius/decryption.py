@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from eth_account import Account
 
+from include.localnet.aquarius.documents import load_json
 from include.localnet.ethereum import sign_message
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def _decompressed(data: bytes) -> bytes:
 
 def _parsed(document: bytes) -> dict[str, Any]:
     try:
-        ddo = json.loads(document)
-    except (ValueError, RecursionError) as error:
+        ddo = load_json(document)
+    except ValueError as error:
         raise RefusedError(f"The document is not JSON: {error}") from error
     if not isinstance(ddo, dict):
         raise RefusedError("The document is not a JSON object")

@@ -226,19 +226,17 @@ class Store:
         *,
         nft: str | None = None,
         block: int | None = None,
-        delay: float | None = None,
     ) -> None:
         """Queue an element, or, when it is queued already, put it off: 1, 2, 4, ... 60 seconds.
 
         :param element: upstream's ``{type, chain_id, data, ...}``
-        :param delay: seconds to the first try
         """
         identity = {key: element[key] for key in ("chain_id", "type", "data")}
         number = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         known = connection.execute(select(_retries.c.element).where(_retries.c.id == number)).scalar()
         now = time.time()
         tries = known["number_retries"] + 1 if known else 0
-        due = now + (delay if delay is not None else min(2.0 ** min(tries, 10), _RETRY_MAX_DELAY))
+        due = now + min(2.0 ** min(tries, 10), _RETRY_MAX_DELAY)
         stored = {
             **element,
             "id": number,

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from include.localnet.operator_service.sandbox import Limits
+from include.localnet.operator_service.jobspace import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,6 +22,7 @@ class View:
     """The read-only part of the sandbox's file system.
 
     :param links: (target, path) of symbolic links
+    :param system: folders bound to the same path
     :param hidden: folders replaced by empty ones because a bound folder contains them
     :param bound: (host path, path inside)
     :param search_path: the algorithm's ``PATH``
@@ -34,6 +35,11 @@ class View:
     bound: list[tuple[str, str]]
     search_path: str
     libraries: str
+
+    def shows(self, folder: Path) -> bool:
+        """Say whether a folder comes with a system folder, so that it need not be made."""
+        shown = any(folder.is_relative_to(path) for path in self.system)
+        return shown and not any(folder.is_relative_to(path) and str(folder) != path for path in self.hidden)
 
 
 def _prefixes(executable: str) -> list[str]:

@@ -179,7 +179,7 @@ def build_app(configuration: Configuration) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_api_route("/", _root(provider), methods=["GET", "HEAD"])
+    app.add_api_route("/", _root(provider), methods=["GET", "HEAD"], include_in_schema=False)
     for endpoint in ENDPOINTS:
         app.add_api_route(
             _PREFIX + endpoint.path,

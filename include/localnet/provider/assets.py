@@ -10,6 +10,7 @@ import httpx
 from eth_utils import is_address, to_checksum_address
 
 from include.localnet.provider.errors import Refused, Unavailable
+from include.localnet.provider.web import client_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Aquarius:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx.Client(timeout=15.0, trust_env=False)
+        self._http = client_of(15.0)
 
     def asset(self, did: Any) -> Asset | None:
         """Return an asset, None when Aquarius does not have it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import jwt
 from eth_utils import is_address, to_checksum_address
 from sqlalchemy import Column, Engine, MetaData, String, Table, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
@@ -123,6 +122,8 @@ class TokenStore:
 
         :param expiration: Unix time in seconds
         """
+        import jwt  # brings 10 MB of cryptography along, and hardly anyone asks for tokens
+
         token = jwt.encode({"exp": expiration, "address": address}, self._key, algorithm="HS256")
         with self._engine.begin() as connection:
             connection.execute(delete(_revoked).where(_revoked.c.token == token))
@@ -130,6 +131,8 @@ class TokenStore:
 
     def problem(self, token: str, address: str) -> str:
         """Return why a token is not valid for an address, an empty text when it is."""
+        import jwt
+
         try:
             content = jwt.decode(token, self._key, algorithms=["HS256"])
             if to_checksum_address(content["address"]) != to_checksum_address(address):

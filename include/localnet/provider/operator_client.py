@@ -11,6 +11,7 @@ from eth_account.messages import encode_defunct
 from eth_utils import keccak
 
 from include.localnet.provider.errors import Unavailable
+from include.localnet.provider.web import client_of
 
 _COMPUTE = "/api/v1/operator/compute"
 _RESULT = "/api/v1/operator/getResult"
@@ -28,7 +29,7 @@ class OperatorService:
         self.url = url
         self._key = private_key
         self.provider_address: str = Account.from_key(private_key).address
-        self._http = httpx.Client(timeout=30.0, trust_env=False)
+        self._http = client_of(30.0)
 
     def _signed(self, message: str) -> dict[str, Any]:
         """Return nonce and signature as upstream sends them: nanoseconds, and a recovery id of 0 or 1."""

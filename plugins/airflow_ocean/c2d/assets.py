@@ -217,7 +217,7 @@ class Assets:
                     with_mint=True,
                 )
                 contract, _, _ = factory.create_with_erc20_and_fixed_rate(nft, token, offer, tx)
-        created = self._client.transactions.mined[-1]
+        created = self._client.transactions.of_step("create data NFT and datatoken")
         tokens = contract.getTokensList()
         if not tokens:
             raise OceanError(
@@ -317,7 +317,7 @@ class Assets:
                 document.proofs,
                 tx,
             )
-        return self._client.transactions.mined[-1]
+        return self._client.transactions.of_step(step)
 
     # ------------------------------------------------------------------ trust
 

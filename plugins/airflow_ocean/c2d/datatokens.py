@@ -75,7 +75,7 @@ class Datatokens:
         with self._client.transactions.step(step) as tx:
             token.mint(receiver, amount, tx)
         logger.info("Minted %s of datatoken %s to %s", format_units(amount), token.address, receiver)
-        return self._client.transactions.mined[-1].hash
+        return self._client.transactions.of_step(step).hash
 
     def transfer(self, datatoken: str, to: str, amount: int, step: str = "transfer") -> str:
         """Send datatokens that the wallet holds to an address.
@@ -90,7 +90,7 @@ class Datatokens:
         with self._client.transactions.step(step) as tx:
             token.transfer(receiver, amount, tx)
         logger.info("Sent %s of datatoken %s to %s", format_units(amount), token.address, receiver)
-        return self._client.transactions.mined[-1].hash
+        return self._client.transactions.of_step(step).hash
 
     def dispense(self, datatoken: str, amount: int, step: str = "dispense") -> str:
         """Get datatokens for free from the datatoken's dispenser.
@@ -100,14 +100,16 @@ class Datatokens:
         """
         self._receiver(self._client.address, amount)
         token = self.contract(datatoken)
-        if self._client.transactions.resume(step) is None and not self.has_dispenser(token):
-            raise NotAllowedError(
-                f"datatoken {token.address} has no active dispenser that serves {self._client.address}"
-            )
+        if self._client.transactions.resume(step) is None:
+            self._sold_alone(token)
+            if not self.has_dispenser(token):
+                raise NotAllowedError(
+                    f"datatoken {token.address} has no active dispenser that serves {self._client.address}"
+                )
         with self._client.transactions.step(step) as tx:
             token.dispense(amount, tx)
         logger.info("Got %s of datatoken %s from its dispenser", format_units(amount), token.address)
-        return self._client.transactions.mined[-1].hash
+        return self._client.transactions.of_step(step).hash
 
     def buy(self, datatoken: str, amount: int, max_price: int = MAX_UINT256, step: str = "buy") -> list[str]:
         """Buy datatokens at the datatoken's fixed-rate exchange, approving exactly their price.
@@ -125,7 +127,8 @@ class Datatokens:
             raise NotAllowedError(f"datatoken {token.address} has no active fixed-rate exchange")
         before = len(self._client.transactions.mined)
         if self._client.transactions.resume(step) is None:
-            price = self._checked_price(exchange, token, amount, max_price)
+            self._sold_alone(token)
+            price = self.checked_price(exchange, token, amount, max_price)
             self.approve(exchange.base_token, exchange.address, price, f"approve {step}")
             with self._client.transactions.step(step) as tx:
                 exchange.contract.FRE.buyDT(exchange.id, amount, price, ZERO_ADDRESS, 0, tx)
@@ -135,7 +138,23 @@ class Datatokens:
             )  # fmt: skip
         return [mined.hash for mined in self._client.transactions.mined[before:]]
 
-    def _checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
+    @staticmethod
+    def _sold_alone(token: Any) -> None:
+        # ERC20TemplateEnterprise makes itself the only allowed swapper of its dispenser and its exchange.
+        if token.getId() == 2:
+            raise NotAllowedError(
+                f"datatoken {token.address} has template 2, which gives a datatoken only together with an order: pay for "
+                "the asset directly"
+            )
+
+    # ------------------------------------------------------------------ shared with orders
+
+    def checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
+        """Return what datatokens cost, once the limit and the wallet's balance allow it.
+
+        :raises CostLimitError: when they cost more than ``max_price``
+        :raises InsufficientFundsError: when the wallet holds less of the base token
+        """
         price = exchange.price(amount)
         if price > max_price:
             raise CostLimitError(
@@ -145,12 +164,14 @@ class Datatokens:
         self.require_balance(self.contract(exchange.base_token), price)
         return price
 
-    # ------------------------------------------------------------------ shared with orders
-
     def has_dispenser(self, token: Any) -> bool:
-        """Say whether a datatoken's dispenser gives to this wallet."""
+        """Say whether a datatoken's dispenser gives to this wallet, with template 2 together with an order."""
         status = token.dispenser_status()
-        return bool(status.active) and status.allowed_swapper in (ZERO_ADDRESS, self._client.address)
+        return bool(status.active) and status.allowed_swapper in (
+            ZERO_ADDRESS,
+            self._client.address,
+            token.address,
+        )
 
     def exchange(self, token: Any) -> Exchange | None:
         """Return a datatoken's first active fixed-rate exchange."""

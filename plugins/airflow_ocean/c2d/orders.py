@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d import environments
 from airflow_ocean.c2d.errors import (
-    CostLimitError,
     InsufficientFundsError,
     InvalidInputError,
     NotAllowedError,
 )
 from airflow_ocean.c2d.services import AssetInput
-from airflow_ocean.c2d.units import ZERO_ADDRESS, format_units
+from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS
 
 if TYPE_CHECKING:
     from airflow_ocean.c2d.assets import Asset
     from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.datatokens import Exchange
     from airflow_ocean.c2d.environments import ComputeEnvironment
     from airflow_ocean.c2d.services import OrderQuote
 
@@ -307,10 +307,10 @@ class Orders:
         if resumed is not None:
             return resumed.hash
         token = self._client.datatokens.contract(item.quote.datatoken)
-        self._allow_fee(item, token)
+        self._approve(item, token, {})
         with self._client.transactions.step(step) as tx:
             token.reuse_order(item.quote.valid_order, _contract_fee(item), tx)
-        return self._client.transactions.mined[-1].hash
+        return self._client.transactions.of_step(step).hash
 
     def _order(self, quote: Quote, item: QuotedAsset, max_price: int | None, spent: Cost) -> str:
         """Spend one datatoken on an asset, getting it first the way the asset offers."""
@@ -322,49 +322,51 @@ class Orders:
         if resumed is not None:
             return resumed.hash
         token = datatokens.contract(item.quote.datatoken)
-        self._allow_fee(item, token)
-        consumer = quote.environment.consumer_address
-        if int(token.balanceOf(self._client.address)) < ONE_DATATOKEN:
-            if datatokens.has_dispenser(token):
-                if token.getId() == 2:
-                    with transactions.step(step) as tx:
-                        token.dispense_and_order(_contract_fee(item), tx, consumer, item.service_index)
-                    return transactions.mined[-1].hash
-                datatokens.dispense(token.address, ONE_DATATOKEN, f"dispense for {did}")
-            else:
-                self._buy(item, token, max_price, spent)
+        held = int(token.balanceOf(self._client.address)) >= ONE_DATATOKEN
+        exchange = None if held or datatokens.has_dispenser(token) else self._exchange(item, token)
+        limit = MAX_UINT256 if max_price is None else max_price
+        price = 0 if exchange is None else datatokens.checked_price(exchange, token, ONE_DATATOKEN, limit)
+        fee, consumer, index = _contract_fee(item), quote.environment.consumer_address, item.service_index
+        together = not held and token.getId() == 2
+        self._approve(item, token, {exchange.base_token: price} if exchange and together else {})
+        if exchange is not None:
+            _add(spent.tokens, exchange.base_token, price)
+        if exchange is not None and not together:
+            datatokens.buy(token.address, ONE_DATATOKEN, price, f"buy datatoken of {did}")
+        elif not held and not together:
+            datatokens.dispense(token.address, ONE_DATATOKEN, f"dispense datatoken of {did}")
         with transactions.step(step) as tx:
-            token.start_order(consumer, item.service_index, _contract_fee(item), tx)
-        return transactions.mined[-1].hash
+            if not together:
+                token.start_order(consumer, index, fee, tx)
+            elif exchange is not None:
+                token.buy_DT_and_order(fee, exchange.contract, tx, consumer, index, None, price)
+            else:
+                token.dispense_and_order(fee, tx, consumer, index)
+        return transactions.of_step(step).hash
 
-    def _buy(self, item: QuotedAsset, token: Any, max_price: int | None, spent: Cost) -> None:
-        datatokens = self._client.datatokens
-        exchange = datatokens.exchange(token)
+    def _exchange(self, item: QuotedAsset, token: Any) -> Exchange:
+        exchange = self._client.datatokens.exchange(token)
         if exchange is None:
             raise InsufficientFundsError(
                 f"wallet {self._client.address} holds no datatoken {token.address} of {item.asset.did}, which offers "
                 "neither a dispenser nor an exchange: ask its publisher to send one"
             )
-        price = exchange.price(ONE_DATATOKEN)
-        if max_price is not None and price > max_price:
-            raise CostLimitError(
-                f"datatoken {token.address} of {item.asset.did} costs {format_units(price)} of {exchange.base_token}, more "
-                f"than the limit of {format_units(max_price)}; nothing was bought"
-            )
-        datatokens.buy(token.address, ONE_DATATOKEN, price, f"buy for {item.asset.did}")
-        _add(spent.tokens, exchange.base_token, price)
+        return exchange
 
-    def _allow_fee(self, item: QuotedAsset, token: Any) -> None:
-        """Let the datatoken contract take exactly the provider fee from the wallet."""
-        if item.fee is None:
-            return
-        fee_token, amount = item.fee
-        if fee_token == ZERO_ADDRESS:
-            raise NotAllowedError(
-                f"the Provider asks a fee of {amount} for {item.asset.did} in no token at all"
+    def _approve(self, item: QuotedAsset, token: Any, price: dict[str, int]) -> None:
+        """Let the datatoken contract take exactly the provider fee, and the price where it buys, from the wallet."""
+        due = dict(price)
+        if item.fee:
+            _add(due, *item.fee)
+        for paying, amount in due.items():
+            if paying == ZERO_ADDRESS:
+                raise NotAllowedError(
+                    f"the Provider asks a fee of {amount} for {item.asset.did} in no token at all"
+                )
+            self._client.datatokens.require_balance(self._client.datatokens.contract(paying), amount)
+            self._client.datatokens.approve(
+                paying, token.address, amount, f"approve {paying} for {item.asset.did}"
             )
-        self._client.datatokens.require_balance(self._client.datatokens.contract(fee_token), amount)
-        self._client.datatokens.approve(fee_token, token.address, amount, f"approve fee for {item.asset.did}")
 
 
 def _contract_fee(item: QuotedAsset) -> dict[str, Any]:

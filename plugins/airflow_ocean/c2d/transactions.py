@@ -123,7 +123,7 @@ class Transactions:
                     raise OceanError(
                         "a transaction was sent outside of a named step; this is a defect of the caller"
                     )
-                return _result(self._perform(self._step, Call.of_raw(HexBytes(params[0]))))
+                return _result(self._perform(self._step, Call.of_raw(bytes(HexBytes(params[0])))))
             if method == "eth_estimateGas" and self._step is not None:
                 if self._stored(self._step) is not None:
                     return _result("0x0")  # what is stored was estimated when it was signed
@@ -160,6 +160,10 @@ class Transactions:
             }
         finally:
             self._step = None
+
+    def of_step(self, step: str) -> MinedTransaction:
+        """Return what a step that this process carried out sent."""
+        return next(transaction for transaction in reversed(self.mined) if transaction.step == step)
 
     def resume(self, step: str) -> MinedTransaction | None:
         """Bring a step begun earlier to its end without being asked the same again.

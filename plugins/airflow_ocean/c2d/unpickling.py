@@ -84,7 +84,7 @@ def is_pickle(data: bytes) -> bool:
 
     :param data: the beginning of a file is not enough for protocols 0 and 1, which have no mark
     """
-    if data[:1] == b"\x80":
+    if data[:1] == b"\x80" and data[1:2] <= b"\x0f":
         return True
     if not data.rstrip(b"\r\n").endswith(b"."):
         return False
@@ -93,7 +93,7 @@ def is_pickle(data: bytes) -> bool:
         for count, (opcode, _, position) in enumerate(pickletools.genops(data)):
             first, last, end = first or opcode, opcode, position or 0
             if count > MAX_VALUES:
-                break
+                return True  # no text reads as that many opcodes
     except Exception:  # the reader of opcodes raises whatever it stumbles over
         return False
     # "2." is a number, though both signs are opcodes: a pickle cannot begin by using a value.
@@ -134,7 +134,7 @@ class _Machine:
             "EMPTY_SET": lambda _: push(set()),
             "MARK": lambda _: self.marks.append(len(self.stack)),
             "POP": lambda _: self._drop(),
-            "POP_MARK": lambda _: self._pop_mark() and None,
+            "POP_MARK": lambda _: self._drop_marked(),
             "DUP": lambda _: push(self._top()),
             "MEMOIZE": lambda _: self._put(len(self.memo)),
             "LIST": lambda _: push(self._pop_mark()),
@@ -183,7 +183,8 @@ class _Machine:
             raise UndecodableResultError(f"it is a pickle of protocol {version}; 5 is the highest known")
 
     def _find(self, module: object, name: object) -> AllowedName:
-        found = self.factory.names.get((module, name)) if isinstance(module, str) else None
+        known = isinstance(module, str) and isinstance(name, str)
+        found = self.factory.names.get((str(module), str(name))) if known else None
         if found is None:
             self._refuse(shown(f"{module}.{name}"))
         return found
@@ -250,6 +251,9 @@ class _Machine:
             self.marks.pop()
         else:
             self._pop()
+
+    def _drop_marked(self) -> None:
+        self._pop_mark()
 
     def _pop_mark(self) -> list[Any]:
         start = self.marks.pop()

@@ -238,9 +238,9 @@ class OceanFetchResultsOperator(OceanBaseOperator):
     ) -> Artifact:
         from airflow_ocean.c2d.results import artifact_name, save_stream
 
-        target = folder / artifact_name(file.index, file.name)
+        target = folder / artifact_name(file.name, file.index)
         with client.jobs.open_result(job.id, file.index, provider_url) as stream:
-            saved = save_stream(stream.chunks, target, max_bytes=max_bytes, expected=stream.length)
+            saved = save_stream(stream.chunks, target, max_bytes)
         self.log.info("Fetched %s %r, %d bytes, to %s", file.type, file.name, saved.size, target)
         return Artifact(name=file.name, uri=str(target), type=file.type, size=saved.size, sha256=saved.sha256)
 
@@ -292,25 +292,25 @@ class OceanPlotOperator(OceanBaseOperator):
 
     def execute(self, context: Context) -> str:
         """Draw the plot and return where it is."""
-        from airflow_ocean.c2d.results import artifact_name, decode_result
+        from airflow_ocean.c2d.results import decode_result
 
         draw = self._renderer()
         result = self._result(Manifest.read(parameters.text("manifest", self.manifest)))
         check_integrity(result)
         with open_artifact(result.uri) as stream:
-            value = decode_result(stream, result.name)
+            decoded = decode_result(stream, result.name)
         folder = artifact_folder(
             context,
             parameters.optional_text("artifact_base", self.artifact_base),
             self.hook.settings.artifact_base,
         )
-        target = folder / artifact_name(0, parameters.text("plot_name", self.plot_name))
+        target = folder / path_segment(parameters.text("plot_name", self.plot_name))
         try:
             with open_artifact(target, "wb") as stream:
-                draw(value, stream, **(self.render_options or {}))
+                draw(decoded.value, stream, **(self.render_options or {}))
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.render} cannot draw the result {result.uri}: {error}") from error
-        self.log.info("Drew %r of job results as %s", result.name, target)
+        self.log.info("Drew the %s result %r as %s", decoded.kind, result.name, target)
         return str(target)
 
     def _renderer(self) -> Callable[..., Any]:

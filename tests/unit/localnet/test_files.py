@@ -32,6 +32,7 @@ def roots(tmp_path: Path) -> list[Path]:
     (second / ".env").write_text("SECRET=1")
     (second / "__pycache__" / "algorithm.pyc").write_bytes(b"\0")
     (tmp_path / "outside.txt").write_text("outside")
+    (first / "loop").symlink_to(first / "loop")
     (first / "link.txt").symlink_to(tmp_path / "outside.txt")
     return [first, second, tmp_path / "not there"]
 
@@ -97,6 +98,7 @@ def test_files_come_with_type_and_length(
         "/..%2foutside.txt",
         "/sub%20folder/../../outside.txt",
         "/link.txt",
+        "/loop",
         "//etc/passwd",
         "/%2fetc/passwd",
         "/branin.arff%00.txt",

@@ -1,0 +1,216 @@
+"""
+### Compute on data that never leaves its owner.
+
+**Alice** owns a dataset and an algorithm. **Bob** wants the algorithm's result on the data, and never sees the data.
+
+1. Alice publishes her dataset and her algorithm as assets on the chain (`publish_dataset`, `publish_algorithm`).
+2. She allows the algorithm to run on the dataset (`allow_algorithm`).
+3. She hands Bob a datatoken of each, the price of one use (`transfer_datatokens`).
+4. Bob pays with them for one computation (`pay_for_compute`) and starts it (`start_compute`).
+5. The Provider carries the algorithm to the data; Bob waits without holding a worker (`wait_for_compute`).
+6. Bob fetches the result and plots it (`fetch_and_plot`).
+
+Two connections of the type *Ocean* are needed: `ocean_alice` and `ocean_bob`, each a wallet on the same network.
+The defaults run the Branin example on the local network: a Gaussian process learns a function from 225 points.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pendulum
+from airflow.sdk import DAG, Param, TaskGroup
+
+from airflow_ocean.operators.assets import (
+    OceanAllowAlgorithmOperator,
+    OceanPublishAlgorithmOperator,
+    OceanPublishDatasetOperator,
+)
+from airflow_ocean.operators.compute import (
+    OceanFetchResultsOperator,
+    OceanPayForComputeOperator,
+    OceanPlotOperator,
+    OceanStartComputeOperator,
+)
+from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
+from airflow_ocean.sensors import OceanComputeSensor
+
+FILES_URL = os.environ.get("OCEAN_FILES_URL", "http://127.0.0.1:8060")
+
+PARAMS = {
+    "dataset_name": Param(
+        "Branin",
+        type="string",
+        minLength=1,
+        title="Name",
+        section="Dataset",
+        description="The asset's title.",
+    ),
+    "dataset_url": Param(
+        f"{FILES_URL}/branin.arff",
+        type="string",
+        pattern="^https?://",
+        title="URL",
+        section="Dataset",
+        description="Where the Provider finds the data. It is encrypted; nobody else learns it.",
+    ),
+    "algorithm_name": Param(
+        "Gaussian process",
+        type="string",
+        minLength=1,
+        title="Name",
+        section="Algorithm",
+        description="The asset's title.",
+    ),
+    "algorithm_url": Param(
+        f"{FILES_URL}/algorithm.py",
+        type="string",
+        pattern="^https?://",
+        title="URL",
+        section="Algorithm",
+        description="Where the Provider finds the algorithm's file.",
+    ),
+    "container_image": Param(
+        "oceanprotocol/algo_dockers",
+        type="string",
+        minLength=1,
+        title="Container image",
+        section="Algorithm",
+        description="The image that the algorithm runs in.",
+    ),
+    "container_tag": Param(
+        "python-branin", type="string", minLength=1, title="Image tag", section="Algorithm"
+    ),
+    "container_checksum": Param(
+        "sha256:8221d20c1c16491d7d56b9657ea09082c0ee4a8ab1a6621fa720da58b09580e4",
+        type="string",
+        pattern="^sha256:[0-9a-f]{64}$",
+        title="Image checksum",
+        section="Algorithm",
+    ),
+    "container_entrypoint": Param(
+        "python $ALGO",
+        type="string",
+        minLength=1,
+        title="Entrypoint",
+        section="Algorithm",
+        description="The command; `$ALGO` stands for the algorithm's file.",
+    ),
+    "environment": Param(
+        "free",
+        type="string",
+        minLength=1,
+        title="Environment",
+        section="Computation",
+        description="`free`, `cheapest`, or the id of one of the Provider's compute environments.",
+    ),
+    "duration": Param(
+        3600,
+        type="integer",
+        minimum=60,
+        title="Duration",
+        section="Computation",
+        description="For how many seconds the environment is paid.",
+    ),
+    "amount": Param(
+        "1",
+        type="string",
+        pattern="^[0-9]+([.][0-9]{1,18})?$",
+        title="Datatokens for Bob",
+        section="Computation",
+        description="Of each asset, in whole datatokens. One use costs 1.",
+    ),
+    "custom_data": Param(
+        None,
+        type=["object", "null"],
+        title="Custom data",
+        section="Computation",
+        description="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
+    ),
+}
+
+with DAG(
+    dag_id="ocean_c2d",
+    description="Publish a dataset and an algorithm, pay for a computation, run it, and plot the result",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["ocean", "compute-to-data"],
+    default_args={"retries": 3},
+    params=PARAMS,
+) as dag:
+    # Alice
+    publish_dataset = OceanPublishDatasetOperator(
+        task_id="publish_dataset",
+        ocean_conn_id="ocean_alice",
+        asset_name="{{ params.dataset_name }}",
+        url="{{ params.dataset_url }}",
+    )
+    publish_algorithm = OceanPublishAlgorithmOperator(
+        task_id="publish_algorithm",
+        ocean_conn_id="ocean_alice",
+        asset_name="{{ params.algorithm_name }}",
+        url="{{ params.algorithm_url }}",
+        image="{{ params.container_image }}",
+        tag="{{ params.container_tag }}",
+        checksum="{{ params.container_checksum }}",
+        entrypoint="{{ params.container_entrypoint }}",
+    )
+    allow_algorithm = OceanAllowAlgorithmOperator(
+        task_id="allow_algorithm",
+        ocean_conn_id="ocean_alice",
+        dataset_did=publish_dataset.output,
+        algorithm_did=publish_algorithm.output,
+    )
+    transfer_datatokens = OceanTransferDatatokensOperator(
+        task_id="transfer_datatokens",
+        ocean_conn_id="ocean_alice",
+        asset_dids=[publish_dataset.output, publish_algorithm.output],
+        amount="{{ params.amount }}",
+        to_conn_id="ocean_bob",
+    )
+
+    # Bob
+    pay_for_compute = OceanPayForComputeOperator(
+        task_id="pay_for_compute",
+        ocean_conn_id="ocean_bob",
+        dataset_dids=[publish_dataset.output],
+        algorithm_did=publish_algorithm.output,
+        environment="{{ params.environment }}",
+        duration="{{ params.duration }}",
+    )
+    start_compute = OceanStartComputeOperator(
+        task_id="start_compute",
+        ocean_conn_id="ocean_bob",
+        order=pay_for_compute.output["order"],
+        custom_data="{{ params.custom_data | tojson }}",
+    )
+    wait_for_compute = OceanComputeSensor(
+        task_id="wait_for_compute",
+        ocean_conn_id="ocean_bob",
+        job_id=start_compute.output,
+        provider_url=start_compute.output["provider_url"],
+        consumer_address=start_compute.output["consumer_address"],
+        poke_interval=5,
+        timeout=24 * 3600,
+        stop_on_kill=True,
+    )
+    with TaskGroup("fetch_and_plot", tooltip="Bob looks at what he paid for"):
+        fetch_results = OceanFetchResultsOperator(
+            task_id="fetch_results",
+            ocean_conn_id="ocean_bob",
+            job_id=wait_for_compute.output,
+            provider_url=start_compute.output["provider_url"],
+        )
+        OceanPlotOperator(
+            task_id="plot",
+            ocean_conn_id="ocean_bob",
+            manifest=fetch_results.output["manifest"],
+            # The project's root, which holds include/, is on the PYTHONPATH of every Airflow process.
+            render="include.branin.plot:plot_surface",
+            render_options={"subtitle": "{{ run_id }}"},
+        )
+
+    [publish_dataset, publish_algorithm] >> allow_algorithm >> transfer_datatokens
+    transfer_datatokens >> pay_for_compute >> start_compute >> wait_for_compute >> fetch_results

@@ -1,0 +1,117 @@
+"""What one job has: its folders on the host, its limits, and how its run ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an algorithm may use.
+
+    :param memory: bytes, of each process and of all together
+    :param output: bytes in outputs and logs together, and of each file
+    :param wall_seconds: seconds until it is killed
+    :param cpus: threads that numerical libraries start; CPU time is limited to that many full ones
+    :param processes: processes and threads at once
+    :param files: entries in outputs and logs, and in ``/tmp``
+    :param open_files: open files of each process
+    :param log: bytes of its log that are kept
+    :param temporary: bytes in ``/tmp``, which count as memory, too
+    """
+
+    memory: int
+    output: int
+    wall_seconds: float
+    cpus: int = 1
+    processes: int = 128
+    files: int = 10_000
+    open_files: int = 1024
+    log: int = 10 * MEGABYTE
+    temporary: int = 256 * MEGABYTE
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The host's folders of one job.
+
+    :param root: the job's own folder, closed to other users
+    """
+
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        """Datasets and custom data, ``/data/inputs``."""
+        return self.root / "inputs"
+
+    @property
+    def ddos(self) -> Path:
+        """The assets' documents, ``/data/ddos``."""
+        return self.root / "ddos"
+
+    @property
+    def transformations(self) -> Path:
+        """The algorithm, ``/data/transformations``."""
+        return self.root / "transformations"
+
+    @property
+    def outputs(self) -> Path:
+        """What the algorithm makes, ``/data/outputs``."""
+        return self.root / "outputs"
+
+    @property
+    def logs(self) -> Path:
+        """What the algorithm logs by itself, ``/data/logs``."""
+        return self.root / "logs"
+
+    @property
+    def algorithm_log(self) -> Path:
+        """What the algorithm prints. It is mounted at ``/data/logs/algorithm.log``, so it can't be replaced by a link."""
+        return self.root / "algorithm.log"
+
+    @property
+    def configuration_log(self) -> Path:
+        """How inputs and algorithm were fetched; not shown to the algorithm."""
+        return self.root / "configure.log"
+
+    @property
+    def publishing_log(self) -> Path:
+        """How the results were collected; not shown to the algorithm."""
+        return self.root / "publish.log"
+
+    @property
+    def results(self) -> Path:
+        """The results, each named by its index and nothing else."""
+        return self.root / "results"
+
+    def create(self) -> None:
+        """Make the folders, readable by the algorithm whatever the service's umask."""
+        self.root.mkdir(parents=True)
+        self.root.chmod(0o700)
+        for folder in (self.inputs, self.ddos, self.transformations, self.outputs, self.logs):
+            folder.mkdir()
+            folder.chmod(0o755)
+        for log in (self.algorithm_log, self.configuration_log, self.publishing_log):
+            log.touch()
+            log.chmod(0o644)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    :param exit_status: the command's, or None when it was killed or never ran
+    :param ended_by: ``itself``, ``stop`` (asked for), ``time``, ``limit``, or ``sandbox`` (it could not be set up)
+    :param reason: a sentence for the log; empty when the command ended by itself with status 0
+    """
+
+    exit_status: int | None
+    ended_by: str
+    reason: str = ""
