@@ -201,7 +201,8 @@ def read_arff(path: Path) -> np.ndarray[Any, Any]:
     except OSError as error:
         raise AlgorithmError(f"cannot read {path}: {error}") from None
     except Exception as error:  # SciPy's reader lets whatever goes wrong inside it through
-        raise AlgorithmError(f"{path} is not an ARFF file of numbers: {error}") from None
+        reason = str(error) or "it ends before its header does"
+        raise AlgorithmError(f"{path} is not an ARFF file of numbers: {reason}") from None
     # SciPy's reader keeps the quotes around names, which the ARFF format allows.
     places = {name.strip("'\""): name for name in description.names()}
     missing = [column for column in COLUMNS if column not in places]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import signal
@@ -22,7 +23,7 @@ from include.localnet.processes import signals_deferred
 from include.localnet.settings import NetworkSettings, choose_ports, default_home, port_is_free
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from include.localnet.accounts import Account
@@ -137,10 +138,24 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let whatever ends this command early pass through the clean-up that Ctrl-C passes through."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    previous = [signal.signal(number, _interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+
 def _up(arguments: argparse.Namespace) -> int:
-    # Whatever ends this command early has to pass through the clean-up that Ctrl-C passes through.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    with _ended_like_ctrl_c():
+        return _up_interruptible(arguments)
+
+
+def _up_interruptible(arguments: argparse.Namespace) -> int:
     settings = resolve_settings(arguments.home, arguments.base_port, arguments.block_time, arguments.fresh)
     started = network.up(settings, fresh=arguments.fresh, report=lambda line: print(line, flush=True))
     home = shlex.quote(str(settings.home))
@@ -215,5 +230,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (network.NetworkError, AnvilNotFound, DeploymentError, RpcError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
     except (httpx.HTTPError, OSError) as error:
-        print(f"error: {arguments.command} of {arguments.home} failed: {error!r}", file=sys.stderr)
+        problem = f"{type(error).__name__}: {error}"
+        print(f"error: {arguments.command} of {arguments.home} failed: {problem}", file=sys.stderr)
     return 1

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import rlp
-from eth_account import Account as Signer
 from eth_utils import keccak, to_checksum_address
 
 from include.localnet.accounts import ACCOUNTS, DEPLOYER
@@ -76,6 +75,11 @@ class _Plan:
                 f"{chain.rpc_url} has no contract at {', '.join(missing)}: the deployer {DEPLOYER.address} was used "
                 "for something else before; start with a new chain (`python -m include.localnet up --fresh`)"
             )
+        if done >= len(self._steps):
+            return
+        # Takes half a second to import, which every `up` of an existing chain would wait for.
+        from eth_account import Account as Signer
+
         sent = []
         for nonce in range(done, len(self._steps)):
             what, fields = self._steps[nonce]

@@ -173,8 +173,8 @@ def _rpc_url(connection: Connection) -> str:
     url = urlsplit(host)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise InvalidInputError(f"{where}the RPC URL must begin with http:// or https:// and name a host")
-    netloc = url.netloc
-    if connection.port and _port(url, where) is None:
+    netloc, port = url.netloc, _port(url, where)
+    if connection.port and port is None:
         netloc = f"{netloc}:{connection.port}"
     path = url.path or (f"/{connection.schema}" if connection.schema else "")
     return urlunsplit((url.scheme, netloc, path.rstrip("/"), url.query, ""))

@@ -87,6 +87,11 @@ class Folders:
         return self.root / "publish.log"
 
     @property
+    def accounts(self) -> Path:
+        """The ``/etc/passwd`` of the sandbox."""
+        return self.root / "passwd"
+
+    @property
     def results(self) -> Path:
         """The results, each named by its index and nothing else."""
         return self.root / "results"

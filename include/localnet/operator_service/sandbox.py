@@ -18,6 +18,7 @@ import platform
 import resource
 import shutil
 import sys
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,9 @@ class Sandbox:
         if uid is not None:
             for path in (folders.outputs, folders.logs, folders.algorithm_log):
                 os.chown(path, uid, uid)
+        number = _INSIDE_UID if uid is None else uid
+        folders.accounts.write_text(f"algorithm:x:{number}:{number}::/tmp:/bin/sh\n")
+        folders.accounts.chmod(0o644)
         arguments = self._arguments(folders, variables, limits, uid)
         run = Run(self._bwrap, arguments, self._confinement, _orders(command, limits, uid), folders, limits)
         return run.until_end(stop_requested)
@@ -126,6 +130,7 @@ class Sandbox:
         for folder in (folders.outputs, folders.logs):
             arguments += ["--bind", str(folder), f"/data/{folder.name}"]
         arguments += ["--bind", str(folders.algorithm_log), "/data/logs/algorithm.log"]
+        arguments += ["--ro-bind", str(folders.accounts), "/etc/passwd"]
         arguments += ["--chdir", "/", "--remount-ro", "/", "--clearenv"]
         for name, value in {**self._variables(limits), **variables}.items():
             arguments += ["--setenv", name, value]
@@ -173,7 +178,7 @@ class Sandbox:
 def unprivileged_uid(job: str) -> int | None:
     """Return the uid a job's algorithm gets, or None where this process may not give it another than its own.
 
-    :param job: the job's id, a hexadecimal number
+    :param job: the job's id
     """
     if os.geteuid() != 0:
         return None
@@ -185,19 +190,12 @@ def unprivileged_uid(job: str) -> int | None:
         range(int(line.split()[0]), int(line.split()[0]) + int(line.split()[2]))
         for line in Path("/proc/self/uid_map").read_text().splitlines()
     ]
-    number = sum(job.encode()) if not _is_hexadecimal(job) else int(job[:12], 16)
+    number = zlib.crc32(job.encode())
     for uids in _UIDS:
         uid = uids[number % len(uids)]
         if any(uid in part for part in mapped):
             return uid
     return None
-
-
-def _is_hexadecimal(text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        int(text[:12], 16)
-        return True
-    return False
 
 
 def _bubblewrap() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean import parameters
@@ -13,6 +14,7 @@ from airflow_ocean.artifacts import (
     artifact_folder,
     check_integrity,
     open_artifact,
+    path_segment,
 )
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
 from airflow_ocean.links import OceanTransactionLink
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _LONGEST_DURATION = 366 * 24 * 3600
 _MEGABYTE = 1024 * 1024
+_LARGEST_PLOT = 100 * _MEGABYTE
 
 
 class OceanPayForComputeOperator(OceanBaseOperator):
@@ -253,8 +256,8 @@ class OceanPlotOperator(OceanBaseOperator):
     Returns the artifact URI of the PNG.
 
     :param manifest: (templated) URI of the manifest that :class:`OceanFetchResultsOperator` pushed
-    :param render: the function that draws, as ``module.path:function``; called with the decoded result and a binary stream to write
-        the PNG to
+    :param render: the function that draws, as ``module.path:function``; called with the decoded result and a binary
+        stream to write the PNG to
     :param render_options: (templated) further keyword arguments for it
     :param result_name: (templated) which of the job's output files to draw, by its name; needed when there are several
     :param plot_name: (templated) file name of the PNG
@@ -292,7 +295,7 @@ class OceanPlotOperator(OceanBaseOperator):
 
     def execute(self, context: Context) -> str:
         """Draw the plot and return where it is."""
-        from airflow_ocean.c2d.results import decode_result
+        from airflow_ocean.c2d.results import decode_result, save_stream
 
         draw = self._renderer()
         result = self._result(Manifest.read(parameters.text("manifest", self.manifest)))
@@ -305,11 +308,12 @@ class OceanPlotOperator(OceanBaseOperator):
             self.hook.settings.artifact_base,
         )
         target = folder / path_segment(parameters.text("plot_name", self.plot_name))
+        picture = BytesIO()
         try:
-            with open_artifact(target, "wb") as stream:
-                draw(decoded.value, stream, **(self.render_options or {}))
+            draw(decoded.value, picture, **(self.render_options or {}))
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.render} cannot draw the result {result.uri}: {error}") from error
+        save_stream([picture.getvalue()], target, _LARGEST_PLOT)
         self.log.info("Drew the %s result %r as %s", decoded.kind, result.name, target)
         return str(target)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shlex
@@ -9,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -28,9 +31,21 @@ if TYPE_CHECKING:
 COMMAND = [sys.executable, "-m", "include.localnet"]
 
 
-def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *words, "--home", str(home)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+@dataclass(frozen=True)
+class Result:
+    """What a command returned and printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(home: Path, *words: str) -> Result:
+    """Run a command in this process, which saves its start."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([*words, "--home", str(home)])
+    return Result(code, out.getvalue(), err.getvalue())
 
 
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
@@ -70,8 +85,9 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A running network whose tests leave it running."""
     folder = tmp_path_factory.mktemp("cli") / "shared home"
     try:
-        result = run(folder, "up", "--base-port", "0")
-        assert result.returncode == 0, result.stderr
+        process = start(folder, "up", "--base-port", "0")
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
         yield folder
     finally:
         network.down(folder)
@@ -210,18 +226,23 @@ def test_a_taken_port_is_named_and_nothing_stays(home: Path) -> None:
     assert processes_of(home) == []
 
 
-def test_a_part_that_cannot_start_shows_its_log_and_stops_the_others(home: Path) -> None:
-    home.mkdir()
-    (home / "state").mkdir()
-    (home / "state" / "aquarius").mkdir()
-    # A folder where the service's first file should be: neither root nor anybody else can open it.
-    settings = NetworkSettings(home, choose_ports(0))
-    settings.save()
-    (home / "logs").mkdir()
-    (home / "logs" / "files.log").mkdir()
-    result = run(home, "up")
+def test_a_part_that_ends_while_starting_shows_its_log(home: Path) -> None:
+    state = home / "state" / "chain"
+    state.mkdir(parents=True)
+    (state / "chain.json").write_text('"no chain"')
+    result = run(home, "up", "--base-port", "0")
+    assert result.returncode == 1
+    assert "chain ended while starting" in result.stderr
+    assert (home / "logs" / "chain.log").read_text().splitlines()[-1] in result.stderr
+    assert processes_of(home) == []
+
+
+def test_when_one_part_cannot_be_started_the_others_are_stopped(home: Path) -> None:
+    (home / "logs" / "files.log").mkdir(parents=True)
+    result = run(home, "up", "--base-port", "0")
     assert result.returncode == 1
     assert "files.log" in result.stderr
+    assert (home / "logs" / "chain.log").exists()
     assert processes_of(home) == []
 
 

@@ -1,0 +1,303 @@
+"""Each step is sent exactly once, whatever happened to the attempt before."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_ocean.c2d import transactions as transactions_module
+from airflow_ocean.c2d.client import OceanClient
+from airflow_ocean.c2d.errors import (
+    FeeCapError,
+    InsufficientFundsError,
+    OceanError,
+    ServiceUnavailableError,
+    StepChangedError,
+    TransactionPendingError,
+    TransactionRevertedError,
+)
+from airflow_ocean.c2d.journal import FileJournal, MemoryJournal
+from airflow_ocean.c2d.network import Network
+from include.localnet.accounts import ALICE, BOB, CARLOS
+from include.localnet.contracts import ensure_deployed
+from tests.support.anvil import running_anvil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from include.localnet.ethereum import Chain
+
+NOBODY = "0x000000000000000000000000000000000000dEaD"
+
+
+class Crash(BaseException):
+    """What kills a worker between two instructions."""
+
+
+class CrashingJournal(MemoryJournal):
+    """A journal whose process dies right after an entry became durable."""
+
+    def save(self, step: str, entry: dict[str, Any]) -> None:
+        super().save(step, entry)
+        raise Crash
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    home = tmp_path_factory.mktemp("chain")
+    with running_anvil(home) as node:
+        ensure_deployed(node, home / "address.json")
+        yield Network(node.rpc_url, "http://127.0.0.1:9", address_file=str(home / "address.json"))
+
+
+@pytest.fixture
+def node(network: Network) -> Iterator[Chain]:
+    """The chain, mining each transaction at once again after the test."""
+    from include.localnet.ethereum import Chain
+
+    chain = Chain(network.rpc_url)
+    yield chain
+    chain.request("anvil_dropAllTransactions")
+    chain.request("evm_setAutomine", True)
+
+
+def wallet(network: Network, journal: Any = None, key: str = ALICE.private_key) -> OceanClient:
+    return OceanClient(network, key, journal)
+
+
+def send_ocean(client: OceanClient, amount: int = 1, step: str = "send", to: str = NOBODY) -> str:
+    token = client.datatokens.contract(client.contract_address("Ocean"))
+    with client.transactions.step(step) as tx:
+        token.transfer(to, amount, tx)
+    return client.transactions.of_step(step).hash
+
+
+def allow(network: Network, amount: int) -> None:
+    """Let Carlos take some of Alice's OCEAN."""
+    client = wallet(network)
+    token = client.datatokens.contract(client.contract_address("Ocean"))
+    with client.transactions.step("allow") as tx:
+        token.approve(CARLOS.address, amount, tx)
+
+
+def take(client: OceanClient) -> str:
+    token = client.datatokens.contract(client.contract_address("Ocean"))
+    with client.transactions.step("take") as tx:
+        token.transferFrom(ALICE.address, NOBODY, 1, tx)
+    return client.transactions.of_step("take").hash
+
+
+def received(client: OceanClient, owner: str = NOBODY) -> int:
+    return client.datatokens.balance(client.contract_address("Ocean"), owner)
+
+
+@pytest.mark.usefixtures("node")
+class TestSentOnce:
+    def test_a_second_attempt_gives_the_first_ones_transaction(self, network: Network) -> None:
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        first = send_ocean(wallet(network, journal))
+        assert send_ocean(wallet(network, journal)) == first
+        assert received(wallet(network)) == before + 1
+
+    def test_a_crash_after_signing_is_made_good(self, network: Network) -> None:
+        crashing = CrashingJournal()
+        before = received(wallet(network))
+        with pytest.raises(Crash):
+            send_ocean(wallet(network, crashing))
+        assert received(wallet(network)) == before
+        entry = crashing.load("send")
+        assert entry is not None
+        survivor = MemoryJournal()
+        survivor.save("send", entry)
+        assert send_ocean(wallet(network, survivor)) == entry["candidates"][0]["hash"]
+        assert received(wallet(network)) == before + 1
+
+    def test_a_lost_answer_is_made_good(self, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+        journal = MemoryJournal()
+        client = wallet(network, journal)
+        before = received(client)
+        genuine = client.transactions.chain.request
+
+        def cut_after_sending(method: str, *params: Any) -> Any:
+            answer = genuine(method, *params)
+            if method == "eth_sendRawTransaction":
+                raise ServiceUnavailableError("the connection was cut")
+            return answer
+
+        monkeypatch.setattr(client.transactions.chain, "request", cut_after_sending)
+        with pytest.raises(ServiceUnavailableError):
+            send_ocean(client)
+        send_ocean(wallet(network, journal))
+        assert received(wallet(network)) == before + 1
+
+    def test_a_transaction_in_the_pool_is_waited_for(self, network: Network, node: Chain) -> None:
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        node.request("evm_setAutomine", False)
+        with pytest.raises(TransactionPendingError, match="a retry goes on waiting for the same one"):
+            send_ocean(wallet(replace(network, transaction_timeout=0.1), journal))
+        node.request("evm_setAutomine", True)
+        node.request("anvil_mine", "0x1")
+        send_ocean(wallet(network, journal))
+        assert received(wallet(network)) == before + 1
+
+    def test_a_transaction_the_pool_lost_is_offered_again(self, network: Network, node: Chain) -> None:
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        node.request("evm_setAutomine", False)
+        with pytest.raises(TransactionPendingError):
+            send_ocean(wallet(replace(network, transaction_timeout=0.1), journal))
+        node.request("anvil_dropAllTransactions")
+        node.request("evm_setAutomine", True)
+        entry = journal.load("send")
+        assert entry is not None
+        assert send_ocean(wallet(network, journal)) == entry["candidates"][0]["hash"]
+        assert received(wallet(network)) == before + 1
+
+    def test_a_dead_transaction_is_signed_anew(self, network: Network, node: Chain) -> None:
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        node.request("evm_setAutomine", False)
+        with pytest.raises(TransactionPendingError):
+            send_ocean(wallet(replace(network, transaction_timeout=0.1), journal))
+        node.request("anvil_dropAllTransactions")
+        node.request("evm_setAutomine", True)
+        other = send_ocean(wallet(network), step="someone else", to=CARLOS.address)
+        stored = journal.load("send")
+        assert stored is not None
+        assert send_ocean(wallet(network, journal)) not in (other, stored["candidates"][0]["hash"])
+        assert received(wallet(network)) == before + 1
+
+    def test_a_stuck_transaction_is_replaced_and_counts_once(
+        self, network: Network, node: Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        node.request("evm_setAutomine", False)
+        monkeypatch.setattr(transactions_module, "REPLACE_AFTER", 0.05)
+        with pytest.raises(TransactionPendingError):
+            send_ocean(wallet(replace(network, transaction_timeout=1.0), journal))
+        entry = journal.load("send")
+        assert entry is not None
+        assert len(entry["candidates"]) > 1
+        assert len({candidate["hash"] for candidate in entry["candidates"]}) == len(entry["candidates"])
+        node.request("anvil_mine", "0x1")
+        node.request("evm_setAutomine", True)
+        assert send_ocean(wallet(network, journal)) in {c["hash"] for c in entry["candidates"]}
+        assert received(wallet(network)) == before + 1
+
+    def test_a_reorganised_transaction_is_sent_again(self, network: Network, node: Chain) -> None:
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        snapshot = node.request("evm_snapshot")
+        sent = send_ocean(wallet(network, journal))
+        node.request("evm_revert", snapshot)
+        assert received(wallet(network)) == before
+        assert send_ocean(wallet(network, journal)) == sent
+        assert received(wallet(network)) == before + 1
+
+    def test_the_file_journal_outlives_the_process(self, network: Network, tmp_path: Path) -> None:
+        before = received(wallet(network))
+        first = send_ocean(wallet(network, FileJournal(tmp_path / "journal.json")))
+        assert send_ocean(wallet(network, FileJournal(tmp_path / "journal.json"))) == first
+        assert received(wallet(network)) == before + 1
+
+
+@pytest.mark.usefixtures("node")
+class TestRefused:
+    def test_a_revert_foreseen_costs_nothing(self, network: Network) -> None:
+        client = wallet(network)
+        with pytest.raises(TransactionRevertedError, match="exceeds balance.*Nothing was sent"):
+            send_ocean(client, amount=10**40)
+        assert client.transactions.mined == []
+
+    def test_a_reverted_transaction_fails_with_its_reason_and_the_next_attempt_signs_anew(
+        self, network: Network, node: Chain
+    ) -> None:
+        allow(network, 1)
+        journal = MemoryJournal()
+        node.request("evm_setAutomine", False)
+        with pytest.raises(TransactionPendingError):
+            take(wallet(replace(network, transaction_timeout=0.1), journal, CARLOS.private_key))
+        stored = journal.load("take")
+        assert stored is not None
+        node.request("anvil_dropAllTransactions")
+        node.request("evm_setAutomine", True)
+        allow(network, 0)
+        with pytest.raises(TransactionRevertedError, match="was mined in block .* and reverted: .*allowance"):
+            take(wallet(network, journal, CARLOS.private_key))
+        allow(network, 1)
+        assert take(wallet(network, journal, CARLOS.private_key)) != stored["candidates"][0]["hash"]
+
+    def test_a_changed_step(self, network: Network) -> None:
+        journal = MemoryJournal()
+        send_ocean(wallet(network, journal))
+        client = wallet(network, journal)
+        token = client.datatokens.contract(client.contract_address("Ocean"))
+        with pytest.raises(StepChangedError, match="force_new"), client.transactions.step("send") as tx:
+            token.approve(NOBODY, 1, tx)
+
+    def test_a_fee_above_the_cap(self, network: Network) -> None:
+        client = wallet(replace(network, max_fee_gwei=Decimal("0.000000001")))
+        with pytest.raises(FeeCapError, match="nothing was sent"):
+            send_ocean(client)
+
+    def test_a_wallet_without_gas_money(self, network: Network) -> None:
+        client = wallet(network, key="0x" + "42" * 32)
+        token = client.datatokens.contract(client.contract_address("Ocean"))
+        with (
+            pytest.raises(InsufficientFundsError, match="holds 0 .* may need up to"),
+            client.transactions.step("a") as tx,
+        ):
+            token.approve(NOBODY, 1, tx)
+
+    def test_a_transaction_without_a_step(self, network: Network) -> None:
+        client = wallet(network)
+        token = client.datatokens.contract(client.contract_address("Ocean"))
+        with pytest.raises(OceanError, match="outside of a named step"):
+            token.transfer(NOBODY, 1, {"from": client.wallet.account})
+
+    def test_no_chain_at_all(self, network: Network) -> None:
+        client = wallet(replace(network, rpc_url="http://127.0.0.1:9"))
+        with pytest.raises(ServiceUnavailableError, match="http://127.0.0.1:9 does not answer"):
+            client.datatokens.balance(NOBODY)
+
+
+def _send_in_a_process(network: Network, number: int, results: Any) -> None:
+    results.put(send_ocean(wallet(network, key=BOB.private_key), 1, f"send {number}"))
+
+
+def test_parallel_processes_share_a_wallet_and_its_blocks(network: Network, node: Chain) -> None:
+    context = multiprocessing.get_context("spawn")
+    before = received(wallet(network))
+    node.request("evm_setAutomine", False)
+    node.request("evm_setIntervalMining", 1)
+    results = context.Queue()
+    workers = [context.Process(target=_send_in_a_process, args=(network, n, results)) for n in range(4)]
+    try:
+        for worker in workers:
+            worker.start()
+        hashes = {results.get(timeout=60) for _ in workers}
+        for worker in workers:
+            worker.join()
+    finally:
+        node.request("evm_setIntervalMining", 0)
+    assert len(hashes) == 4
+    assert received(wallet(network)) == before + 4
+
+
+def test_confirmations_are_waited_for(network: Network, node: Chain) -> None:
+    client = wallet(replace(network, confirmations=3))
+    node.request("evm_setAutomine", False)
+    node.request("evm_setIntervalMining", 1)
+    try:
+        send_ocean(client)
+    finally:
+        node.request("evm_setIntervalMining", 0)
+    assert node.block_number() - client.transactions.of_step("send").block + 1 >= 3
