@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from functools import partial
 from typing import Any
@@ -51,7 +52,10 @@ def main() -> int:
             return work()
         except _EXPECTED as error:
             print(f"\nerror: {error}", file=sys.stderr)
-            return 1
+        except BrokenPipeError:
+            # Nobody reads on. Python would write what is left to the pipe once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
     return teardown.run(reported)
 

@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from include.demo.processes import CommandError, end_of, start
+from include.demo.processes import CommandError, end_of, start, stop
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Sequence
     from pathlib import Path
 
     from include.demo.interrupts import Teardown
 
-# The API server is started first and, since teardown goes backwards, ended last: the others report to it.
+_API_SERVER = "api-server"
 _COMPONENTS = {
-    "api-server": (),
+    _API_SERVER: (),
     "scheduler": ("--skip-serve-logs",),
     "dag-processor": (),
     "triggerer": ("--skip-serve-logs",),
 }
 _USER = "admin"
 _READY_SECONDS = 180.0
+_GRACE = 10.0  # seconds that running tasks have when all ends
 
 
 def schema_is_current(home: Path) -> bool:
@@ -74,24 +76,31 @@ class Airflow:
 
         :raises CommandError: when the database cannot be brought up to date
         """
+        self._teardown.add(self.stop)
         if not schema_is_current(self.home):
-            migration = self._run("db", "migrate", log=self.log("db-migrate"))
-            if migration.wait():
+            self._start("db-migrate", ("db", "migrate"))
+            if self.components.pop("db-migrate").wait():
                 raise CommandError(
                     f"Airflow's database in {self.home} could not be brought up to date; "
                     f"`make clean` makes a new one. The end of the log:\n{end_of(self.log('db-migrate'))}"
                 )
             remember_schema(self.home)
         for component, options in _COMPONENTS.items():
-            self.components[component] = self._run(component, *options, log=self.log(component))
+            self._start(component, (component, *options))
 
-    def _run(self, *arguments: str, log: Path) -> subprocess.Popen[str]:
-        return start(
-            [sys.executable, "-m", "airflow", *arguments],
-            environment=self.environment,
-            log=log,
-            teardown=self._teardown,
-        )
+    def _start(self, name: str, arguments: Sequence[str]) -> None:
+        with self._teardown.held():
+            self.components[name] = start(
+                [sys.executable, "-m", "airflow", *arguments],
+                environment=self.environment,
+                log=self.log(name),
+            )
+
+    def stop(self) -> None:
+        """End all components, the API server last: the others report to it."""
+        self._http.close()
+        stop([process for name, process in self.components.items() if name != _API_SERVER], _GRACE)
+        stop([process for name, process in self.components.items() if name == _API_SERVER], _GRACE)
 
     def wait_until_ready(self) -> None:
         """Wait until every component says that it is alive, and log in to the REST API.
@@ -116,8 +125,10 @@ class Airflow:
     def _not_ready(self, since: datetime) -> list[str]:
         try:
             health = self.request("GET", "/api/v2/monitor/health")
+            # Builds the API of the tasks, which would take the first of them seconds.
+            self.request("GET", "/execution/health")
         except (httpx.HTTPError, CommandError):
-            return ["api-server"]
+            return [_API_SERVER]
         waiting = []
         for name in ("scheduler", "dag-processor", "triggerer"):
             part = health[name.replace("-", "_")]

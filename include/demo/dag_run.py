@@ -49,8 +49,11 @@ class Events:
             @hookimpl
             def on_task_instance_success(self, task_instance: Any) -> None:
                 task = task_instance.task_id
-                value = task_instance.xcom_pull(task_ids=task)
-                tell("success", task=task, seconds=time.monotonic() - begun.pop(task), value=value)
+                seconds = time.monotonic() - begun.pop(task)
+                value, manifest = (
+                    task_instance.xcom_pull(task, key=key) for key in ("return_value", "manifest")
+                )
+                tell("success", task=task, seconds=seconds, value=value, manifest=manifest)
 
             @hookimpl
             def on_task_instance_failed(self, task_instance: Any, error: Any) -> None:

@@ -50,6 +50,9 @@ def airflow_environment(
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         # The default asks the network's name service, which may be slow, or not there.
         "CORE__HOSTNAME_CALLABLE": "platform.node",
+        # For so long a worker may overlook that its task has ended. A deferred task that its trigger resumes within that
+        # time is taken for a killed one by the scheduler.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "API__HOST": HOST,
         "API__PORT": str(port),
         "API__BASE_URL": url,

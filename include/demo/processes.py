@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from typing import IO, TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from include.demo.interrupts import Teardown
 
 
 class CommandError(Exception):
@@ -24,9 +23,7 @@ def start(
     *,
     environment: Mapping[str, str],
     log: Path,
-    teardown: Teardown,
-    grace: float = 15.0,
-    stdin: int | IO[str] = subprocess.DEVNULL,
+    stdin: int = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Start a process in a session of its own, so that Ctrl-C in the terminal reaches only the one who ends it.
@@ -34,12 +31,12 @@ def start(
     :param command: program and arguments
     :param environment: its whole environment
     :param log: file that its output is added to
-    :param teardown: what will end it
-    :param grace: seconds between the request to end and the end by force
+    :param stdin: as :class:`subprocess.Popen` takes it
+    :param pass_fds: file descriptors that it inherits
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output, teardown.held():
-        process = subprocess.Popen(
+    with log.open("ab") as output:
+        return subprocess.Popen(
             command,
             env=dict(environment),
             stdin=stdin,
@@ -49,33 +46,37 @@ def start(
             pass_fds=pass_fds,
             text=True,
         )
-        teardown.add(lambda: stop(process, grace))
-    return process
 
 
-def stop(process: subprocess.Popen[str], grace: float) -> None:
-    """End a process and its descendants: politely first, after ``grace`` seconds by force."""
-    family = _family(process)
-    if process.poll() is None:
+def stop(processes: Sequence[subprocess.Popen[str]], grace: float) -> None:
+    """End processes and their descendants: politely first, after ``grace`` seconds by force.
+
+    :param grace: seconds that all of them have together
+    """
+    family = _families(processes)
+    for process in processes:
         process.terminate()
+    deadline = time.monotonic() + grace
+    for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace)
+            process.wait(max(deadline - time.monotonic(), 0))
     # Whoever is left now has lost its parent, or the parent did not heed the request.
-    family |= _family(process)
-    left = [member for member in family if member.is_running()]
+    left = [member for member in family | _families(processes) if member.is_running()]
     for member in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     psutil.wait_procs(left, timeout=5)
-    process.wait(5)
+    for process in processes:
+        process.wait(5)
 
 
-def _family(process: subprocess.Popen[str]) -> set[psutil.Process]:
-    try:
-        leader = psutil.Process(process.pid)
-        return {leader, *leader.children(recursive=True)}
-    except psutil.NoSuchProcess:
-        return set()
+def _families(processes: Sequence[subprocess.Popen[str]]) -> set[psutil.Process]:
+    found: set[psutil.Process] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(process.pid)
+            found |= {leader, *leader.children(recursive=True)}
+    return found
 
 
 def end_of(log: Path, lines: int = 30, start_at: int = 0) -> str:

@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from include.demo.environment import airflow_environment, choose_port
-from include.demo.processes import CommandError, end_of, start
+from include.demo.processes import CommandError, end_of, start, stop
 from include.demo.progress import Progress
 from include.demo.state import DEMO_HOME, claim
 from include.localnet import network
@@ -44,16 +44,15 @@ class FlowRun:
         self._log_offsets: dict[str, int] = {}
         reading, writing = os.pipe()
         self._events: IO[str] = os.fdopen(reading)
-        with os.fdopen(writing, "w"):
+        with os.fdopen(writing, "w"), teardown.held():
             self._process = start(
                 [sys.executable, "-m", "include.demo.dag_run", dag_id, str(writing)],
                 environment=airflow_environment(home / "airflow", port=choose_port(8080)),
                 log=self.log,
-                teardown=teardown,
-                grace=2,
                 stdin=subprocess.PIPE,
                 pass_fds=[writing],
             )
+            teardown.add(lambda: stop([self._process], grace=2))
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for line in self._events:
@@ -101,6 +100,8 @@ class FlowRun:
             self._progress.begin(task)
         elif event["event"] == "success":
             self.values[task.rpartition(".")[2]] = event["value"]
+            if event["manifest"]:
+                self.values["manifest"] = event["manifest"]
             self._progress.end(task, "success", event["seconds"], event["value"])
         else:
             self._failure = event
@@ -115,9 +116,10 @@ def _path(uri: str) -> str:
 def summary(values: dict[str, Any]) -> list[str]:
     """Return the last lines of the demo: what a program may read.
 
-    :param values: the tasks' return values, by task
+    :param values: the tasks' return values, by task, and the URI of the results' manifest
     """
-    model = next(uri for uri in values["fetch_results"] if PurePosixPath(uri).stem == "result")
+    files = json.loads(Path(_path(values["manifest"])).read_text())["files"]
+    model = next(file["uri"] for file in files if file["type"] == "output")
     return [
         f"dataset_did={values['publish_dataset']}",
         f"algorithm_did={values['publish_algorithm']}",

@@ -50,8 +50,8 @@ def find_anvil() -> str:
     found = shutil.which("anvil")
     if found is None:
         raise AnvilNotFound(
-            f"anvil, which runs the chain, is neither in {modules} nor on the PATH: run `make install` in "
-            f"{PROJECT}, or set $ANVIL to its path"
+            f"anvil, which runs the chain, is neither in {modules} nor on the PATH: `make up` in "
+            f"{PROJECT} installs it; or set $ANVIL to its path"
         )
     return found
 

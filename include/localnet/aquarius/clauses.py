@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from include.localnet.aquarius import fields
-from include.localnet.aquarius.fields import Document
+from include.localnet.aquarius.matching import (
+    QueryError,
+    at_least,
+    combined,
+    number,
+    operator,
+    options,
+    parsing_error,
+    weighted_fields,
+)
+from include.localnet.aquarius.query_string import parse_query_string
 from include.localnet.aquarius.text import wildcard
 
-# The score of a document, None when it does not match.
-Matcher = Callable[[Document], float | None]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from include.localnet.aquarius.matching import Matcher
+
+
 # As in Elasticsearch: indices.query.bool.max_nested_depth.
 _MAX_DEPTH = 30
-
-
-class QueryError(Exception):
-    """The query cannot be answered, in the words of Elasticsearch's error."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(f"BadRequestError(400, '{kind}', '{reason}')")
-
-
-def parsing_error(reason: str) -> QueryError:
-    """Return an error about the form of a query."""
-    return QueryError("parsing_exception", reason)
-
-
-def options(clause: str, given: Any, known: set[str]) -> dict[str, Any]:
-    """Check that a clause's body is an object with known keys only."""
-    if not isinstance(given, dict):
-        raise parsing_error(f"[{clause}] query malformed, no start_object after query name")
-    for name in given:
-        if name not in known:
-            raise parsing_error(f"[{clause}] query does not support [{name}]")
-    return given
-
-
-def number(clause: str, name: str, value: Any) -> float:
-    """Read a number among a clause's options."""
-    found = fields.number_of(value)
-    if found is None:
-        raise parsing_error(f"[{clause}] failed to parse field [{name}]: {value!r} is not a number")
-    return found
 
 
 def _one_field(clause: str, body: Any, key: str, known: set[str]) -> tuple[str, dict[str, Any]]:
@@ -56,28 +39,6 @@ def _one_field(clause: str, body: Any, key: str, known: set[str]) -> tuple[str, 
     if isinstance(found.get(key), (dict, list, type(None))):
         raise parsing_error(f"[{clause}] query needs a value for field [{field}]")
     return field, found
-
-
-def at_least(clause: str, wanted: Any) -> Callable[[int], int]:
-    """Read ``minimum_should_match``: a count or a percentage, negative for how many may be missing."""
-    match = re.fullmatch(r"(-?\d{1,6})(%?)", str(wanted))
-    if not match or isinstance(wanted, bool):
-        raise parsing_error(f"[{clause}] unsupported minimum_should_match [{wanted}]")
-    amount, percent = int(match[1]), bool(match[2])
-
-    def needed(total: int) -> int:
-        part = int(total * amount / 100) if percent else amount
-        return max(0, total + part if amount < 0 else part)
-
-    return needed
-
-
-def operator(clause: str, wanted: Any) -> Callable[[int], int]:
-    """Read an operator: ``or`` needs one word, ``and`` all."""
-    name = str(wanted).lower()
-    if name not in ("and", "or"):
-        raise parsing_error(f"[{clause}] operator [{wanted}] is neither and nor or")
-    return (lambda total: total) if name == "and" else (lambda _total: 1)
 
 
 def _scored(field: str, test: fields.Test, boost: Any, clause: str) -> Matcher:
@@ -129,23 +90,18 @@ def _multi_match(body: Any, _depth: int) -> Matcher:
             needed = at_least("multi_match", found["minimum_should_match"])
         test = fields.words(found["query"], needed)
     boost = number("multi_match", "boost", found.get("boost", 1))
-    weighted = [(name, boost * weight) for name, weight in weighted_fields("multi_match", found.get("fields", "*"))]
+    weighted = [
+        (name, boost * weight) for name, weight in weighted_fields("multi_match", found.get("fields", "*"))
+    ]
     return lambda document: document.best(weighted, test)
-
-
-def weighted_fields(clause: str, given: Any) -> list[tuple[str, float]]:
-    """Read field names, each with an optional ``^boost``."""
-    names = given if isinstance(given, list) else [given]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise parsing_error(f"[{clause}] fields must be names")
-    parts = [name.partition("^") for name in names]
-    return [(name, number(clause, "boost", boost) if mark else 1.0) for name, mark, boost in parts]
 
 
 def _term(body: Any, _depth: int) -> Matcher:
     field, found = _one_field("term", body, "value", {"case_insensitive"})
     test = fields.term(
-        found["value"], identifier=fields.is_identifier(field), ignore_case=bool(found.get("case_insensitive"))
+        found["value"],
+        identifier=fields.is_identifier(field),
+        ignore_case=bool(found.get("case_insensitive")),
     )
     return _scored(field, test, found.get("boost", 1), "term")
 
@@ -217,6 +173,10 @@ def _wildcard(body: Any, _depth: int) -> Matcher:
     return _scored(field, fields.pattern(expression), found.get("boost", 1), "wildcard")
 
 
+def _query_string(body: Any, _depth: int) -> Matcher:
+    return parse_query_string(body)
+
+
 def _constant_score(body: Any, depth: int) -> Matcher:
     found = options("constant_score", body, {"filter", "boost"})
     inner = parse_clause(found.get("filter"), depth + 1)
@@ -245,34 +205,6 @@ def _bool(body: Any, depth: int) -> Matcher:
     )
 
 
-def combined(
-    must: list[Matcher],
-    filters: list[Matcher],
-    should: list[Matcher],
-    must_not: list[Matcher],
-    *,
-    needed: Callable[[int], int],
-    boost: float = 1.0,
-) -> Matcher:
-    """Combine matchers as a ``bool`` query does."""
-    only_excludes = not (must or filters or should)
-
-    def matcher(document: Document) -> float | None:
-        if any(each(document) is not None for each in must_not):
-            return None
-        if any(each(document) is None for each in filters):
-            return None
-        required = [each(document) for each in must]
-        optional = [score for each in should if (score := each(document)) is not None]
-        if None in required or len(optional) < needed(len(should)):
-            return None
-        if only_excludes:
-            return 0.0 if must_not else boost
-        return boost * (sum(score for score in required if score is not None) + sum(optional))
-
-    return matcher
-
-
 _CLAUSES: dict[str, Callable[[Any, int], Matcher]] = {
     "match_all": _match_all,
     "match_none": _match_none,
@@ -287,14 +219,10 @@ _CLAUSES: dict[str, Callable[[Any, int], Matcher]] = {
     "ids": _ids,
     "prefix": _prefix,
     "wildcard": _wildcard,
+    "query_string": _query_string,
     "constant_score": _constant_score,
     "bool": _bool,
 }
-
-
-def register(name: str, parser: Callable[[Any, int], Matcher]) -> None:
-    """Add a clause that is defined in a module of its own."""
-    _CLAUSES[name] = parser
 
 
 def parse_clause(query: Any, depth: int = 0) -> Matcher:

@@ -131,7 +131,9 @@ class Decryptor:
                     if len(content) > _MAX_DOCUMENT or time.monotonic() > deadline:
                         raise UndecryptedError(f"in decrypt_ddo: {url} sends too much or too slowly")
         except httpx.ConnectError as error:
-            raise UndecryptedError(f"Failed to get a response for decrypt DDO with provider={url}: {error}") from error
+            raise UndecryptedError(
+                f"Failed to get a response for decrypt DDO with provider={url}: {error}"
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             self._rest(url)
             raise UndecryptedError(

@@ -46,7 +46,9 @@ def decoded(raw: dict[str, Any]) -> Event | None:
         return None
 
 
-def _raw_logs(chain: Chain, first: int, last: int, topics: list[Any], address: str | None) -> list[dict[str, Any]]:
+def _raw_logs(
+    chain: Chain, first: int, last: int, topics: list[Any], address: str | None
+) -> list[dict[str, Any]]:
     criteria: dict[str, Any] = {"fromBlock": hex(first), "toBlock": hex(last), "topics": topics}
     if address:
         criteria["address"] = address

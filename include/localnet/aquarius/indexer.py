@@ -84,7 +84,9 @@ class Indexer:
                 while not self._stopping.wait(_INTERVAL):
                     follower.step()
             except (httpx.HTTPError, RpcError, NetworkUnknownError, ChainMovedError, ValueError) as error:
-                log.warning("cannot follow %s: %s; next try in %.1f s", self._rpc_url, error or repr(error), backoff)
+                log.warning(
+                    "cannot follow %s: %s; next try in %.1f s", self._rpc_url, error or repr(error), backoff
+                )
             except Exception:
                 log.exception("the indexer failed; next try in %.1f s", backoff)
             self._stopping.wait(backoff)
@@ -102,7 +104,9 @@ class Indexer:
             publishers=self._publishers,
             validators=self._validators,
         )
-        log.info("following chain %s at %s from block %s", chain.chain_id, self._rpc_url, addresses.start_block)
+        log.info(
+            "following chain %s at %s from block %s", chain.chain_id, self._rpc_url, addresses.start_block
+        )
         return Follower(self._store, contracts, processor, self._stopping)
 
 
@@ -148,12 +152,16 @@ class Follower:
         position = self._store.position()
         if checkpoints or (position is not None and position.block > head):
             self._store.forget_everything(self._start_block)
-            raise ChainMovedError("it is another chain than the one indexed before; indexing it from its start")
+            raise ChainMovedError(
+                "it is another chain than the one indexed before; indexing it from its start"
+            )
 
     def _rebuild(self) -> None:
         position = self._store.position()
         for nft in self._store.rebuilds():
-            for event in metadata_events(self._chain, nft, self._start_block, position.block if position else 0):
+            for event in metadata_events(
+                self._chain, nft, self._start_block, position.block if position else 0
+            ):
                 self._apply(event)
             with self._store.transaction() as connection:
                 self._store.rebuilt(connection, nft)
@@ -207,10 +215,11 @@ class Follower:
             return None, f"Error processing {event.name} event: {error!r}"
 
     def _queue(self, connection: Connection, event: Event, error: str) -> None:
+        did = did_of(event.address, self._chain.chain_id)
         element = {
             "type": "event",
             "nft_address": event.address,
-            "did": did_of(event.address, self._chain.chain_id),
+            "did": did,
             "chain_id": self._chain.chain_id,
             "data": {"txId": event.transaction, "log_index": event.index, "event": event.name},
             "error": error,
@@ -219,7 +228,7 @@ class Follower:
         if event.name.startswith("Metadata"):
             self._store.touch(connection, event.address, event.block)
             self._store.put_did_state(
-                connection, element["did"], event.address, self._chain.chain_id, event.transaction, error=error
+                connection, did, event.address, self._chain.chain_id, event.transaction, error=error
             )
 
     # --- trying again ----------------------------------------------------------------------------
@@ -246,7 +255,8 @@ class Follower:
         events = [
             event
             for entry in receipt["logs"]
-            if (wanted is None or int(entry["logIndex"], 16) == wanted) and (event := decoded(entry)) is not None
+            if (wanted is None or int(entry["logIndex"], 16) == wanted)
+            and (event := decoded(entry)) is not None
         ]
         prepared = [(event, *self._prepared(event)) for event in events]
         with self._store.transaction() as connection:

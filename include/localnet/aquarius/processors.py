@@ -109,7 +109,9 @@ class EventProcessor:
         did = did_of(event.address, self._chain_id)
         stored = self._store.asset(did)
         position = Position(event.block, event.index)
-        if stored and (stored.position > position or (stored.position == position and "id" in stored.document)):
+        if stored and (
+            stored.position > position or (stored.position == position and "id" in stored.document)
+        ):
             return _nothing
         try:
             document = self._document(event, did, stored.document if stored else None)

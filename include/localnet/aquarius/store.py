@@ -93,7 +93,9 @@ _touched = Table(
     "touched", _schema, Column("nft", String, primary_key=True), Column("block", Integer, primary_key=True)
 )
 _rebuilds = Table("rebuilds", _schema, Column("nft", String, primary_key=True))
-_facts = Table("facts", _schema, Column("name", String, primary_key=True), Column("value", JSON, nullable=False))
+_facts = Table(
+    "facts", _schema, Column("name", String, primary_key=True), Column("value", JSON, nullable=False)
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -174,7 +176,12 @@ class Store:
         self, connection: Connection, did: str, nft: str, document: dict[str, Any], position: Position
     ) -> None:
         """Store or replace a document."""
-        values = {"nft": nft, "document": json.dumps(document), "block": position.block, "log_index": position.index}
+        values = {
+            "nft": nft,
+            "document": json.dumps(document),
+            "block": position.block,
+            "log_index": position.index,
+        }
         statement = insert(_assets).values(did=did, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=["did"], set_=values))
 
@@ -258,7 +265,9 @@ class Store:
         with self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [
-            Retry(row["id"], row["element"]) for row in rows if str(row["element"]["chain_id"]) == str(chain_id)
+            Retry(row["id"], row["element"])
+            for row in rows
+            if str(row["element"]["chain_id"]) == str(chain_id)
         ]
 
     def retry_queue(
@@ -266,7 +275,9 @@ class Store:
     ) -> list[dict[str, Any]]:
         """Return the elements that fit all that is given."""
         with self._engine.connect() as connection:
-            elements = connection.execute(select(_retries.c.element).order_by(_retries.c.next_retry)).scalars()
+            elements = connection.execute(
+                select(_retries.c.element).order_by(_retries.c.next_retry)
+            ).scalars()
             return [
                 element
                 for element in elements
@@ -298,7 +309,9 @@ class Store:
             return
         self._put_fact(connection, "position", [position.block, position.index])
         statement = insert(_checkpoints).values(block=position.block, hash=block_hash)
-        connection.execute(statement.on_conflict_do_update(index_elements=["block"], set_={"hash": block_hash}))
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["block"], set_={"hash": block_hash})
+        )
         oldest = (
             select(_checkpoints.c.block).order_by(_checkpoints.c.block.desc()).offset(_CHECKPOINTS).limit(1)
         )

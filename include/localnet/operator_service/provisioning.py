@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import urljoin
 
 import httpx
-from eth_account import Account
 
-from include.localnet.ethereum import sign_message
+from include.localnet.operator_service.provider_client import ProviderClient, ProvisioningFailed, excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from include.localnet.operator_service.jobspace import Folders
 
 _ATTEMPTS = 3
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")
-_TIMEOUT = httpx.Timeout(60, connect=10)
-_LONGEST_ANSWER = 4 * 1024 * 1024
 # Shorter code counts as none, as upstream decides it.
 _SHORTEST_CODE = 10
-
-
-class ProvisioningFailed(Exception):
-    """Something can't be fetched; the text says what, from where and why."""
 
 
 class Stopped(Exception):
@@ -48,68 +40,6 @@ def without_prefix(did: str) -> str:
     return name
 
 
-class ProviderClient:
-    """Downloads from Providers in the name of the environment's consumer account.
-
-    :param private_key: the account's; orders of compute assets name its address as consumer
-    """
-
-    def __init__(self, private_key: str) -> None:
-        self._key = private_key
-        self.address: str = Account.from_key(private_key).address
-        # This machine is never behind a proxy, whatever the environment says of others.
-        direct = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
-        self.http = httpx.Client(timeout=_TIMEOUT, follow_redirects=True, mounts=direct)
-        self._signing = threading.Lock()
-        self._nonce = 0
-
-    def endpoint(self, provider: str, name: str) -> tuple[str, str]:
-        """Return method and URL of a Provider's endpoint, as it says itself."""
-        answer = read_json(self.http, "GET", provider)
-        endpoints = answer.get("serviceEndpoints", {}) if isinstance(answer, dict) else {}
-        found = endpoints.get(name)
-        if not isinstance(found, list) or len(found) != 2:
-            raise ProvisioningFailed(f"the Provider at {provider} names no endpoint {name!r}")
-        return str(found[0]), urljoin(provider, str(found[1]))
-
-    def open_download(self, url: str, did: str, parameters: dict[str, Any]) -> httpx.Response:
-        """Send a signed download request and return the answer unread.
-
-        A Provider takes a nonce only if it is not below the account's last one, and all jobs share the account: so
-        nobody signs while another's request is on its way.
-        """
-        with self._signing:
-            self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)
-            signed = {
-                **parameters,
-                "documentId": did,
-                "consumerAddress": self.address,
-                "nonce": str(self._nonce),
-                "signature": sign_message(f"{did}{self._nonce}", self._key),
-            }
-            return self.http.send(self.http.build_request("GET", url, params=signed), stream=True)
-
-
-def read_json(http: httpx.Client, method: str, url: str, body: object = None) -> Any:
-    """Return the JSON of an answer.
-
-    :raises ProvisioningFailed: when there is none
-    """
-    try:
-        answer = http.request(method, url, json=body) if body is not None else http.request(method, url)
-        if answer.status_code != 200:
-            raise ProvisioningFailed(f"{method} {url} answered {answer.status_code}: {_excerpt(answer.content)}")
-        return answer.json()
-    except httpx.HTTPError as error:
-        raise ProvisioningFailed(f"{method} {url} failed: {error or type(error).__name__}") from error
-    except ValueError as error:
-        raise ProvisioningFailed(f"{method} {url} answered no JSON") from error
-
-
-def _excerpt(content: bytes) -> str:
-    return content[:300].decode(errors="replace").strip()
-
-
 @dataclass
 class Provisioning:
     """Brings one job's files to its folders.
@@ -117,6 +47,7 @@ class Provisioning:
     :param client: for downloads
     :param folders: the job's
     :param limit: bytes that inputs, algorithm and documents may take together
+    :param deadline: until when this may take (monotonic seconds)
     :param log: the configuration log; the consumer reads it, so no URL of a dataset goes there
     :param stop_requested: asked between the parts of a download
     """
@@ -124,6 +55,7 @@ class Provisioning:
     client: ProviderClient
     folders: Folders
     limit: int
+    deadline: float
     log: TextIO
     stop_requested: Callable[[], bool]
 
@@ -132,21 +64,22 @@ class Provisioning:
 
         :raises Stopped: when a stop was asked for
         """
-        inputs, algorithm = stage["input"], stage["algorithm"]
-        metadata_uri = str(stage["output"].get("metadataUri", ""))
+        malformed = (KeyError, TypeError, AttributeError)
         try:
-            for position, item in enumerate(inputs):
+            metadata_uri = str(stage["output"].get("metadataUri", ""))
+            for position, item in enumerate(stage["input"]):
                 self.say(f"Input {position}: {item.get('id')}")
                 folder = self.folders.inputs / without_prefix(item["id"])
-                _open_to_all(folder)
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o755)
                 self._asset(metadata_uri, item, folder, first="0")
-        except ProvisioningFailed as error:
-            self.say(f"The data could not be provided: {error}.")
+        except (ProvisioningFailed, *malformed) as error:
+            self.say(f"The data could not be provided: {_clause(error)}.")
             return 31
         try:
-            self._algorithm(metadata_uri, algorithm)
-        except ProvisioningFailed as error:
-            self.say(f"The algorithm could not be provided: {error}.")
+            self._algorithm(metadata_uri, stage["algorithm"])
+        except (ProvisioningFailed, *malformed) as error:
+            self.say(f"The algorithm could not be provided: {_clause(error)}.")
             return 32
         self.say("Everything is in place.")
         return 30
@@ -159,8 +92,7 @@ class Provisioning:
     def _algorithm(self, metadata_uri: str, algorithm: dict[str, Any]) -> None:
         self.say(f"Algorithm: {algorithm.get('id') or 'raw code'}")
         if "algocustomdata" in algorithm:
-            text = json.dumps(algorithm["algocustomdata"], separators=(",", ":"), ensure_ascii=False)
-            self._save(self.folders.inputs / "algoCustomData.json", [text.encode()])
+            self._save(self.folders.inputs / "algoCustomData.json", [_compact(algorithm["algocustomdata"])])
         container = algorithm.get("container")
         if not isinstance(container, dict) or not isinstance(container.get("entrypoint"), str):
             raise ProvisioningFailed("its metadata names no container with an entrypoint")
@@ -177,16 +109,14 @@ class Provisioning:
     def _asset(self, metadata_uri: str, what: dict[str, Any], folder: Path, first: str) -> None:
         """Fetch an asset's files into a folder, named by index, the first one as told."""
         document = self._document(metadata_uri, str(what.get("id") or ""))
-        names = (first if index == 0 else str(index) for index in range(1_000_000))
         if "url" in what:
-            for url, name in zip(what["url"] if isinstance(what["url"], list) else [what["url"]], names, strict=False):
+            for index, url in enumerate(what["url"] if isinstance(what["url"], list) else [what["url"]]):
                 if not isinstance(url, str):
                     raise ProvisioningFailed("it has neither code nor a URL")
-                self._download(folder / name, lambda url=url: self.client.http.send(  # type: ignore[misc]
-                    self.client.http.build_request("GET", url), stream=True
-                ), "its URL")
+                target = folder / (str(index) if index else first)
+                self._download(target, functools.partial(self.client.open_url, url), "its URL")
         elif "remote" in what:
-            self._remote(document, what, folder, names)
+            self._remote(document, what, folder, first)
         else:
             self.say("It has neither a URL nor a Provider: nothing is fetched.")
 
@@ -195,49 +125,47 @@ class Provisioning:
             return None
         url = f"{metadata_uri.rstrip('/')}/api/aquarius/assets/ddo/{did}"
         try:
-            document = read_json(self.client.http, "GET", url)
+            document = self.client.json("GET", url)
         except ProvisioningFailed as error:  # upstream goes on, too: files given by URL need no document
             self.say(f"The asset's document could not be fetched: {error}.")
             return None
-        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-        self._save(self.folders.ddos / without_prefix(did), [text.encode()])
+        self._save(self.folders.ddos / without_prefix(did), [_compact(document)])
         return document if isinstance(document, dict) else None
 
-    def _remote(
-        self, document: dict[str, Any] | None, what: dict[str, Any], folder: Path, names: Iterator[str]
-    ) -> None:
+    def _remote(self, document: dict[str, Any] | None, what: dict[str, Any], folder: Path, first: str) -> None:
+        """Fetch an asset's files from the Provider that its document names, with the order the consumer paid."""
         remote, did = what["remote"], what["id"]
-        if not remote.get("txId") or document is None:
-            raise ProvisioningFailed("either its order's transaction is not named, or its document could not be fetched")
-        service = next((s for s in document.get("services", []) if s.get("id") == remote.get("serviceId")), None)
+        if not remote.get("txId"):
+            raise ProvisioningFailed("its order's transaction is not named")
+        if document is None:
+            raise ProvisioningFailed("without its document its Provider is unknown")
+        service = next((s for s in document["services"] if s["id"] == remote.get("serviceId")), None)
         if service is None:
             raise ProvisioningFailed(f"its document has no service {remote.get('serviceId')!r}")
         provider = str(service["serviceEndpoint"])
         method, url = self.client.endpoint(provider, "fileinfo")
-        files = read_json(self.client.http, method, url, {"did": did, "serviceId": remote["serviceId"]})
+        files = self.client.json(method, url, {"did": did, "serviceId": remote["serviceId"]})
         if not isinstance(files, list):
             raise ProvisioningFailed(f"the Provider at {provider} gave no list of files")
         _, url = self.client.endpoint(provider, "download")
         user_data = remote.get("algouserdata") or remote.get("userdata") or remote.get("userData")
-        for index, name in zip(range(len(files)), names, strict=False):
+        for index in range(len(files)):
             parameters = {
                 "fileIndex": index,
                 "transferTxId": remote["txId"],
                 "serviceId": remote["serviceId"],
                 **({"userdata": json.dumps(user_data)} if user_data else {}),
             }
-            self._download(
-                folder / name,
-                lambda parameters=parameters: self.client.open_download(url, did, parameters),  # type: ignore[misc]
-                f"the Provider at {provider}",
-            )
+            request = functools.partial(self.client.open_download, url, did, parameters)
+            self._download(folder / (str(index) if index else first), request, f"the Provider at {provider}")
 
     def _download(self, target: Path, request: Callable[[], httpx.Response], source: str) -> None:
-        """Stream one file to disk; what fails in passing is tried again.
+        """Stream one file to disk; what fails is tried again.
 
         :param source: how the log names where it comes from
         """
         for attempt in range(1, _ATTEMPTS + 1):
+            self._check()
             try:
                 answer = request()
                 try:
@@ -245,39 +173,41 @@ class Provisioning:
                         size = self._save(target, answer.iter_bytes())
                         self.say(f"Fetched file {target.name}: {size} bytes.")
                         return
-                    problem = f"{source} answered {answer.status_code}: {_excerpt(_beginning(answer))}"
+                    problem = f"{source} answered {answer.status_code}: {excerpt(next(answer.iter_bytes(), b''))}"
                 finally:
                     answer.close()
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 # Some of httpx's messages repeat the URL, which may be the dataset's secret.
                 problem = f"{source} could not be read ({type(error).__name__})"
             self.say(f"Attempt {attempt} of {_ATTEMPTS} for file {target.name}: {problem}.")
-            if self.stop_requested():
-                raise Stopped
             time.sleep(0.2 * attempt)
-        raise ProvisioningFailed(f"file {target.name}: {problem}")
+        raise ProvisioningFailed(f"file {target.name} could not be fetched: {problem}")
 
-    def _save(self, target: Path, parts: Iterator[bytes] | list[bytes]) -> int:
+    def _save(self, target: Path, parts: Iterable[bytes]) -> int:
         size = 0
         with target.open("wb") as file:
             for part in parts:
-                if self.stop_requested():
-                    raise Stopped
+                self._check()
                 size += len(part)
                 if size > self.limit:
-                    raise ProvisioningFailed(f"file {target.name}: the job's files are larger than its disk")
+                    raise ProvisioningFailed(f"with file {target.name} the job's files are larger than its disk")
                 file.write(part)
         self.limit -= size
         target.chmod(0o644)
         return size
 
+    def _check(self) -> None:
+        if self.stop_requested():
+            raise Stopped
+        if time.monotonic() > self.deadline:
+            raise ProvisioningFailed("fetching took longer than a job may run")
 
-def _beginning(answer: httpx.Response) -> bytes:
-    for part in answer.iter_bytes():
-        return part
-    return b""
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
-def _open_to_all(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
+def _clause(error: Exception) -> str:
+    if isinstance(error, ProvisioningFailed):
+        return str(error)
+    return f"the workflow is not of the form the Provider sends ({type(error).__name__}: {error})"

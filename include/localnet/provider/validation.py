@@ -77,7 +77,7 @@ def _simple(name: str, parameters: list[str], value: Any) -> bool:
     if name == "integer":
         return str(value).isdigit()
     if name == "min":
-        return is_number(value) and float(value) >= float(parameters[0])
+        return not is_number(value) or float(value) >= float(parameters[0])
     if name == "in":
         return value in parameters
     if name == "regex":

@@ -1,0 +1,113 @@
+"""The DAG files as Airflow parses them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+from tests.support.airflow import PROJECT, airflow_environment, prepare_airflow_home
+
+HEAVY = ("ocean_lib", "web3", "matplotlib", "numpy", "docker", "sklearn", "scipy", "eth_account")
+
+
+@pytest.fixture(scope="module")
+def dagbag():
+    return DagBag(PROJECT / "dags")
+
+
+def test_dags_parse(dagbag):
+    assert dagbag.import_errors == {}
+    assert "ocean_c2d" in dagbag.dags
+
+
+def test_every_dag_says_what_it_is_and_every_task_retries(dagbag):
+    for dag in dagbag.dags.values():
+        assert dag.tags, dag.dag_id
+        assert dag.doc_md, dag.dag_id
+        assert dag.description, dag.dag_id
+        assert dag.catchup is False
+        for task in dag.tasks:
+            assert task.retries >= 1, task.task_id
+
+
+def test_the_tasks_follow_each_other_as_the_story_goes(dagbag):
+    dag = dagbag.dags["ocean_c2d"]
+    order = {task.task_id: task.upstream_task_ids for task in dag.tasks}
+    assert {name: upstream & order.keys() for name, upstream in order.items()} == {
+        "publish_dataset": set(),
+        "publish_algorithm": set(),
+        "allow_algorithm": {"publish_dataset", "publish_algorithm"},
+        "transfer_datatokens": {"allow_algorithm", "publish_dataset", "publish_algorithm"},
+        "pay_for_compute": {"transfer_datatokens", "publish_dataset", "publish_algorithm"},
+        "start_compute": {"pay_for_compute"},
+        "wait_for_compute": {"start_compute"},
+        "fetch_and_plot.fetch_results": {"wait_for_compute", "start_compute"},
+        "fetch_and_plot.plot": {"fetch_and_plot.fetch_results"},
+    }
+
+
+def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
+    params = dagbag.dags["ocean_c2d"].params
+    params.validate()
+    for name in params:
+        schema = params.get_param(name).schema
+        assert schema.get("title"), name
+        assert schema.get("section"), name
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("dataset_name", ""),
+        ("dataset_url", "branin.arff"),
+        ("container_checksum", "latest"),
+        ("amount", "-1"),
+        ("amount", "1e3"),
+        ("amount", 1.5),
+        ("duration", 1),
+        ("custom_data", "[]"),
+    ],
+)
+def test_a_bad_param_is_refused(dagbag, name, wrong):
+    with pytest.raises(ValueError, match=str(wrong) or "short"):
+        dagbag.dags["ocean_c2d"].params.get_param(name).resolve(wrong)
+
+
+def test_parsing_imports_nothing_heavy_and_plugins_are_found_once():
+    code = f"""
+import sys
+from airflow.dag_processing.dagbag import DagBag
+assert not DagBag({str(PROJECT / "dags")!r}).import_errors
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    home = prepare_airflow_home()
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), **airflow_environment(home)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_airflow_does_not_execute_the_packages_modules_as_plugins():
+    code = """
+from airflow import plugins_manager
+plugins, errors = plugins_manager._get_plugins()
+assert not errors, errors
+import sys
+print([name for name in ("hooks", "sensors", "triggers", "operators", "artifacts") if name in sys.modules])
+"""
+    home = prepare_airflow_home()
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), **airflow_environment(home)}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,32 @@
+"""The journal on Airflow's task state store."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.journal import TaskStateJournal
+
+
+def test_an_entry_reads_back_and_never_expires(context):
+    journal = TaskStateJournal(context)
+    assert journal.load("order") is None
+    journal.save("order", {"raw": "0x01"})
+    assert TaskStateJournal(context).load("order") == {"raw": "0x01"}
+    ((_, retention),) = context["task_state_store"].entries.values()
+    # Airflow compares by identity.
+    assert retention is NEVER_EXPIRE
+
+
+def test_without_a_store_it_is_refused():
+    with pytest.raises(InvalidInputError, match="task_state_store"):
+        TaskStateJournal({})
+
+
+def test_something_else_in_the_store_is_refused(context):
+    TaskStateJournal(context).save("order", {})
+    (key,) = context["task_state_store"].entries
+    context["task_state_store"].set(key, "free text")
+    with pytest.raises(InvalidInputError, match="order"):
+        TaskStateJournal(context).load("order")

@@ -1,0 +1,273 @@
+"""The operators' contract: arguments, templates, documentation, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from airflow.sdk import ExceptionRetryPolicy, RetryAction
+
+from airflow_ocean import parameters
+from airflow_ocean.c2d.errors import InvalidInputError, RateLimitedError, ServiceUnavailableError
+from airflow_ocean.links import OceanAssetLink, OceanTransactionLink
+from airflow_ocean.operators.assets import (
+    OceanAllowAlgorithmOperator,
+    OceanPublishAlgorithmOperator,
+    OceanPublishDatasetOperator,
+)
+from airflow_ocean.operators.compute import (
+    OceanFetchResultsOperator,
+    OceanPayForComputeOperator,
+    OceanPlotOperator,
+    OceanStartComputeOperator,
+    OceanStopComputeOperator,
+)
+from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
+from airflow_ocean.sensors import OceanComputeSensor
+from tests.unit.airflow_ocean.conftest import CONN_ID
+
+DID = "did:op:" + "0a" * 32
+OTHER_DID = "did:op:" + "0b" * 32
+ADDRESS = "0x02354A1F160A3fd7ac8b02ee91F04104440B28E7"
+CHECKSUM = "sha256:" + "0c" * 32
+
+# Each with the arguments that it cannot do without.
+OPERATORS = {
+    OceanPublishDatasetOperator: {"asset_name": "data", "url": "http://127.0.0.1/data"},
+    OceanPublishAlgorithmOperator: {
+        "asset_name": "algorithm",
+        "url": "http://127.0.0.1/algorithm",
+        "image": "python",
+        "tag": "3.11",
+        "checksum": CHECKSUM,
+    },
+    OceanAllowAlgorithmOperator: {"dataset_did": DID, "algorithm_did": OTHER_DID},
+    OceanTransferDatatokensOperator: {"asset_dids": [DID], "to": ADDRESS},
+    OceanPayForComputeOperator: {"dataset_dids": [DID], "algorithm_did": OTHER_DID},
+    OceanStartComputeOperator: {"order": {}},
+    OceanStopComputeOperator: {"job_id": "job-1"},
+    OceanFetchResultsOperator: {"job_id": "job-1"},
+    OceanPlotOperator: {"manifest": "file:///none", "render": "math:sqrt"},
+    OceanComputeSensor: {"job_id": "job-1"},
+}
+ALL = pytest.mark.parametrize(
+    ("operator", "required"), OPERATORS.items(), ids=lambda value: getattr(value, "__name__", "")
+)
+
+
+def make(operator, **arguments):
+    return operator(**{"task_id": "a_task", "ocean_conn_id": CONN_ID, **OPERATORS[operator], **arguments})
+
+
+@ALL
+def test_arguments_are_keyword_only_and_kept_under_their_names(operator, required):
+    for level in operator.__mro__:
+        if level.__module__.startswith("airflow_ocean") and "__init__" in vars(level):
+            for name, parameter in inspect.signature(level.__init__).parameters.items():
+                assert name == "self" or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
+    task = make(operator)
+    assert {name: getattr(task, name) for name in required} == required
+
+
+@ALL
+def test_the_documentation_says_what_is_templated(operator, required):
+    documented = inspect.getdoc(operator)
+    templated = set(re.findall(r":param (\w+):\s+\(templated\)", documented))
+    # A subclass of a publishing operator points at the other one's page for the arguments they share.
+    shared = set(OceanPublishDatasetOperator.template_fields) if "PublishDataset" in documented else set()
+    assert templated <= set(operator.template_fields)
+    assert set(operator.template_fields) - shared <= templated
+
+
+@ALL
+def test_every_template_field_is_an_argument(operator, required):
+    task = make(operator)
+    for field in operator.template_fields:
+        assert hasattr(task, field), field
+
+
+@ALL
+def test_transient_errors_are_retried_and_fatal_ones_are_not(operator, required):
+    task = make(operator)
+    assert task.retries == 3
+    assert task.retry_policy.evaluate(InvalidInputError("no"), 1, 3).action is RetryAction.FAIL
+    assert task.retry_policy.evaluate(ServiceUnavailableError("later"), 1, 3).action is RetryAction.RETRY
+    assert task.retry_policy.evaluate(KeyError("a bug"), 1, 3).action is RetryAction.DEFAULT
+
+
+@ALL
+def test_retries_can_be_set(operator, required):
+    policy = ExceptionRetryPolicy([])
+    task = make(operator, retries=7, retry_policy=policy)
+    assert (task.retries, task.retry_policy) == (7, policy)
+
+
+def test_the_waits_between_retries_grow_and_honour_retry_after():
+    policy = make(OceanStopComputeOperator, retry_delay=timedelta(seconds=4)).retry_policy
+
+    def delay(error, try_number):
+        return policy.evaluate(error, try_number, 3).retry_delay.total_seconds()
+
+    error = ServiceUnavailableError("later")
+    assert [delay(error, number) for number in (1, 2, 3, 4)] == [4, 8, 16, 32]
+    assert delay(error, 1000) == 600
+    assert delay(RateLimitedError("slower", retry_after=100), 1) == 100
+    assert delay(RateLimitedError("slower", retry_after=1), 1) == 4
+
+
+# ---------------------------------------------------------------- bad values, refused before anything is sent
+
+PUBLISHING = [
+    ({"asset_name": ""}, "asset_name"),
+    ({"asset_name": 5}, "asset_name"),
+    ({"asset_name": "{}", "url": None}, "url or files"),
+    ({"files": [{"type": "url", "url": "http://127.0.0.1"}]}, "url or files"),
+    ({"url": "ftp://127.0.0.1/x"}, "url"),
+    ({"url": None, "files": "[1"}, "files"),
+    ({"url": None, "files": {"type": "url"}}, "files"),
+    ({"url": None, "files": [{"type": "floppy"}]}, "type"),
+    ({"url": None, "files": [{"type": "arweave"}]}, "transactionId"),
+    ({"license": ""}, "license"),
+    ({"tags": "branin"}, "tags"),
+    ({"tags": [1]}, "tags"),
+    ({"additional_information": "[]"}, "additional_information"),
+    ({"additional_information": {"x": float("nan")}}, "additional_information"),
+    ({"allow_addresses": ["0x12"]}, "allow_addresses"),
+    ({"deny_addresses": [ADDRESS.replace("A", "a")]}, "deny_addresses"),
+    ({"datatoken_template": 3}, "datatoken_template"),
+    ({"datatoken_template": "one"}, "datatoken_template"),
+    ({"pricing": "free"}, "pricing"),
+    ({"pricing": {"type": "auction"}}, "pricing"),
+    ({"pricing": {"type": "dispenser", "rate": "1"}}, "pricing"),
+    ({"pricing": {"type": "fixed_rate"}}, "pricing.rate"),
+    ({"pricing": {"type": "fixed_rate", "rate": 0.5}}, "pricing.rate"),
+    ({"pricing": {"type": "fixed_rate", "rate": "1", "base_token": "OCEAN"}}, "pricing.base_token"),
+    ({"order_timeout": -1}, "order_timeout"),
+    ({"order_timeout": "an hour"}, "order_timeout"),
+    ({"order_timeout": True}, "order_timeout"),
+    ({"consumer_parameters": {"name": "x"}}, "consumer_parameters"),
+]
+BAD_VALUES = [
+    *[(OceanPublishDatasetOperator, wrong, named) for wrong, named in PUBLISHING],
+    *[(OceanPublishAlgorithmOperator, wrong, named) for wrong, named in PUBLISHING],
+    (OceanPublishDatasetOperator, {"allow_raw_algorithm": "perhaps"}, "allow_raw_algorithm"),
+    (OceanPublishDatasetOperator, {"allow_network_access": 2}, "allow_network_access"),
+    (OceanPublishDatasetOperator, {"trusted_algorithms": DID}, "trusted_algorithms"),
+    (OceanPublishDatasetOperator, {"trusted_publishers": ["alice"]}, "trusted_publishers"),
+    (OceanPublishAlgorithmOperator, {"image": ""}, "image"),
+    (OceanPublishAlgorithmOperator, {"tag": None}, "tag"),
+    (OceanPublishAlgorithmOperator, {"checksum": "sha256:1"}, "checksum"),
+    (OceanPublishAlgorithmOperator, {"entrypoint": "python"}, "entrypoint"),
+    (OceanAllowAlgorithmOperator, {"dataset_did": "did:op:1"}, "dataset_did"),
+    (OceanAllowAlgorithmOperator, {"dataset_did": None}, "dataset_did"),
+    (OceanAllowAlgorithmOperator, {"algorithm_did": DID.upper()}, "algorithm_did"),
+    (OceanAllowAlgorithmOperator, {"publisher": ADDRESS}, "algorithm_did or publisher"),
+    (OceanAllowAlgorithmOperator, {"algorithm_did": "None"}, "algorithm_did or publisher"),
+    (OceanAllowAlgorithmOperator, {"algorithm_did": None, "publisher": "alice"}, "publisher"),
+    (OceanTransferDatatokensOperator, {"asset_dids": []}, "asset_dids"),
+    (OceanTransferDatatokensOperator, {"asset_dids": [DID, DID]}, "asset_dids"),
+    (OceanTransferDatatokensOperator, {"asset_dids": "[1"}, "asset_dids"),
+    (OceanTransferDatatokensOperator, {"amount": "0"}, "amount"),
+    (OceanTransferDatatokensOperator, {"amount": "-1"}, "amount"),
+    (OceanTransferDatatokensOperator, {"amount": 1.5}, "amount"),
+    (OceanTransferDatatokensOperator, {"amount": "1e99"}, "amount"),
+    (OceanTransferDatatokensOperator, {"amount": "0.0000000000000000001"}, "amount"),
+    (OceanTransferDatatokensOperator, {"amount": "Infinity"}, "amount"),
+    (OceanTransferDatatokensOperator, {"method": "steal"}, "method"),
+    (OceanTransferDatatokensOperator, {"to": "bob"}, "to"),
+    (OceanTransferDatatokensOperator, {"to": None}, "to or to_conn_id"),
+    (OceanTransferDatatokensOperator, {"to_conn_id": "ocean_bob"}, "to or to_conn_id"),
+    (OceanTransferDatatokensOperator, {"method": "dispense"}, "to and to_conn_id"),
+    (OceanTransferDatatokensOperator, {"method": "buy", "to": None}, "max_price"),
+    (OceanTransferDatatokensOperator, {"method": "buy", "to": None, "max_price": "cheap"}, "max_price"),
+    (OceanPayForComputeOperator, {"dataset_dids": "did:op:zz"}, "dataset_dids"),
+    (OceanPayForComputeOperator, {"dataset_dids": None}, "dataset_dids"),
+    (OceanPayForComputeOperator, {"algorithm_did": ""}, "algorithm_did"),
+    (OceanPayForComputeOperator, {"environment": ""}, "environment"),
+    (OceanPayForComputeOperator, {"duration": 0}, "duration"),
+    (OceanPayForComputeOperator, {"duration": "1h"}, "duration"),
+    (OceanPayForComputeOperator, {"duration": 10**12}, "duration"),
+    (OceanPayForComputeOperator, {"max_price": -1}, "max_price"),
+    (OceanStartComputeOperator, {"order": None}, "order"),
+    (OceanStartComputeOperator, {"order": "paid"}, "order"),
+    (OceanStartComputeOperator, {"order": {"datasets": []}}, "order"),
+    (OceanStopComputeOperator, {"job_id": ""}, "job_id"),
+    (OceanFetchResultsOperator, {"job_id": None}, "job_id"),
+    (OceanFetchResultsOperator, {"max_bytes": 0}, "max_bytes"),
+    (OceanFetchResultsOperator, {"max_bytes": "1 GB"}, "max_bytes"),
+    (OceanPlotOperator, {"render": "no_such_module:draw"}, "render"),
+    (OceanPlotOperator, {"render": "math:no_such_function"}, "render"),
+    (OceanPlotOperator, {"render": "math:pi"}, "render"),
+    (OceanPlotOperator, {"render": ""}, "render"),
+    (OceanPlotOperator, {"manifest": ""}, "manifest"),
+    (OceanPlotOperator, {}, "file:///none"),
+    (OceanComputeSensor, {"job_id": " "}, "job_id"),
+    (OceanComputeSensor, {"consumer_address": "bob"}, "consumer_address"),
+]
+
+
+@pytest.mark.parametrize(
+    ("operator", "wrong", "named"),
+    BAD_VALUES,
+    ids=[f"{operator.__name__}-{wrong}" for operator, wrong, _ in BAD_VALUES],
+)
+def test_a_bad_value_is_refused_by_name(connection, context, operator, wrong, named):
+    # Nothing listens at the connection's addresses: had anything been asked or sent, the error were another one.
+    connection()
+    with pytest.raises(InvalidInputError) as raised:
+        make(operator, **wrong).execute(context)
+    assert named in str(raised.value)
+    assert context["ti"].xcoms == {}
+
+
+@pytest.mark.parametrize(
+    "operator", [op for op in OPERATORS if op is not OceanPlotOperator], ids=lambda op: op.__name__
+)
+def test_a_connection_that_leads_nowhere_is_a_transient_error(connection, context, operator):
+    connection()
+    order = {
+        "provider_url": "http://127.0.0.1:2",
+        "environment": "e",
+        "environment_consumer": ADDRESS,
+        "valid_until": 1,
+        "datasets": [{"did": DID, "service_id": "0", "transaction": "0x" + "00" * 32}],
+        "algorithm": {"did": OTHER_DID, "service_id": "0", "transaction": "0x" + "00" * 32},
+    }
+    arguments = {"order": order} if operator is OceanStartComputeOperator else {}
+    with pytest.raises(ServiceUnavailableError):
+        make(operator, **arguments).execute(context)
+
+
+def test_templated_text_means_the_same_as_native_values():
+    assert parameters.dids("x", f'["{DID}", "{OTHER_DID}"]') == parameters.dids("x", [DID, OTHER_DID])
+    assert parameters.dids("x", DID) == [DID]
+    assert parameters.whole_number("x", "60", least=1, most=60) == parameters.whole_number(
+        "x", 60, least=1, most=60
+    )
+    assert parameters.json_object("x", '{"a": [1]}') == {"a": [1]}
+    assert parameters.json_object("x", "null") is None
+    assert (
+        parameters.token_amount("x", "4.35")
+        == parameters.token_amount("x", Decimal("4.35"))
+        == 4350000000000000000
+    )
+    assert parameters.boolean("x", "True") is parameters.boolean("x", True)
+    assert parameters.optional_address("x", ADDRESS.lower()) == ADDRESS
+
+
+def test_links_lead_to_the_explorer_when_there_is_one(connection):
+    connection({"explorer_url": "https://explorer.example/"})
+    task = make(OceanPublishDatasetOperator)
+    task.note_explorer_pages(transactions=["0x01", "0x02"], nft_address=ADDRESS)
+    links = {link.name: link.get_link(task, ti_key=None) for link in task.operator_extra_links}
+    assert links == {
+        OceanTransactionLink().name: "https://explorer.example/tx/0x02",
+        OceanAssetLink().name: f"https://explorer.example/address/{ADDRESS}",
+    }
+    connection()
+    without = make(OceanPublishDatasetOperator)
+    without.note_explorer_pages(transactions=["0x01"])
+    assert [link.get_link(without, ti_key=None) for link in without.operator_extra_links] == ["", ""]

@@ -1,0 +1,194 @@
+"""The sensor and its trigger, against a Provider that answers as it is told."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+from airflow.sdk.module_loading import import_string
+from airflow.sdk.serde import deserialize, serialize
+
+from airflow_ocean.c2d.errors import (
+    InvalidInputError,
+    JobFailedError,
+    JobNotFoundError,
+    ServiceUnavailableError,
+)
+from airflow_ocean.sensors import OceanComputeSensor
+from airflow_ocean.triggers import OceanComputeTrigger
+from tests.unit.airflow_ocean.conftest import CONN_ID, FINISHED_JOB, KEY, RUNNING_JOB
+
+OWNER = RUNNING_JOB["owner"]
+
+
+def make_trigger(provider, **arguments):
+    return OceanComputeTrigger(
+        **{
+            "job_id": "job-1",
+            "provider_url": provider.url,
+            "consumer_address": OWNER,
+            "deadline": time.time() + 60,
+            "poll_interval": 0.01,
+            "ocean_conn_id": CONN_ID,
+            **arguments,
+        }
+    )
+
+
+async def only_event(trigger):
+    events = [event.payload async for event in trigger.run()]
+    assert len(events) == 1
+    return events[0]
+
+
+async def test_the_trigger_ends_with_the_finished_job(scripted_provider):
+    scripted_provider.script({"status": 1}, {}, FINISHED_JOB)
+    assert await only_event(make_trigger(scripted_provider)) == {
+        "event": "finished",
+        "job_id": "job-1",
+        "status": "Job completed",
+        "succeeded": True,
+        "duration": 12.5,
+    }
+    assert scripted_provider.asked == 3
+
+
+@pytest.mark.parametrize("failure", [503, 500, (429, {"Retry-After": "0"})])
+async def test_the_trigger_waits_transient_errors_out(scripted_provider, failure):
+    scripted_provider.script({}, failure, failure, FINISHED_JOB)
+    assert (await only_event(make_trigger(scripted_provider)))["event"] == "finished"
+    assert scripted_provider.asked == 4
+
+
+async def test_the_trigger_goes_on_while_nothing_listens(scripted_provider):
+    trigger = make_trigger(scripted_provider, provider_url="http://127.0.0.1:2", deadline=time.time() + 0.1)
+    assert await only_event(trigger) == {"event": "timeout", "job_id": "job-1"}
+
+
+async def test_the_trigger_gives_up_at_its_deadline(scripted_provider):
+    scripted_provider.script({})
+    trigger = make_trigger(scripted_provider, deadline=time.time() + 0.05, poll_interval=3600)
+    assert await only_event(trigger) == {"event": "timeout", "job_id": "job-1"}
+    # At once, and at the deadline, however long the interval is.
+    assert scripted_provider.asked == 2
+
+
+async def test_the_trigger_looks_once_when_its_deadline_passed_while_no_triggerer_ran(scripted_provider):
+    scripted_provider.script(FINISHED_JOB)
+    assert (await only_event(make_trigger(scripted_provider, deadline=1.0)))["event"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [({"jobId": "job-2"}, "JobNotFoundError"), ({"status": "soon"}, "InvalidInputError")]
+)
+async def test_the_trigger_ends_with_what_is_fatal(scripted_provider, answer, error):
+    scripted_provider.script(answer)
+    event = await only_event(make_trigger(scripted_provider))
+    assert (event["event"], event["type"]) == ("error", error)
+    assert event["message"]
+
+
+def test_the_trigger_survives_a_move_to_another_triggerer(scripted_provider):
+    path, arguments = make_trigger(scripted_provider, stop_on_kill=True, deadline=5.0).serialize()
+    again = import_string(path)(**deserialize(serialize(arguments)))
+    assert again.serialize() == (path, arguments)
+
+
+def test_the_trigger_never_holds_the_key(connection, context, scripted_provider):
+    scripted_provider.script({})
+    connection({"provider_url": scripted_provider.url})
+    with pytest.raises(TaskDeferred) as deferred:
+        make_sensor(stop_on_kill=True).execute(context)
+    assert KEY[2:] not in str(deferred.value.trigger.serialize()) + str(vars(deferred.value.trigger))
+
+
+def make_sensor(**arguments):
+    return OceanComputeSensor(
+        **{"task_id": "wait", "ocean_conn_id": CONN_ID, "job_id": "job-1", "poke_interval": 0.01, **arguments}
+    )
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_job_that_is_over_needs_no_waiting(connection, context, scripted_provider, deferrable):
+    scripted_provider.script(FINISHED_JOB)
+    connection({"provider_url": scripted_provider.url})
+    assert make_sensor(deferrable=deferrable).execute(context) == "job-1"
+    assert context["ti"].xcoms == {"status": "Job completed", "duration": 12.5}
+    assert scripted_provider.asked == 1
+
+
+def test_the_sensor_defers_with_all_that_the_trigger_needs(connection, context, scripted_provider):
+    scripted_provider.script({})
+    connection({"provider_url": scripted_provider.url})
+    before = time.time()
+    with pytest.raises(TaskDeferred) as deferred:
+        make_sensor(timeout=100).execute(context)
+    assert deferred.value.method_name == "execute_complete"
+    arguments = deferred.value.trigger.serialize()[1]
+    assert before + 100 <= arguments.pop("deadline") <= time.time() + 100
+    assert arguments == {
+        "job_id": "job-1",
+        "provider_url": scripted_provider.url,
+        # The connection's wallet.
+        "consumer_address": OWNER,
+        "poll_interval": 0.01,
+        "ocean_conn_id": CONN_ID,
+        "stop_on_kill": False,
+    }
+
+
+def test_waiting_needs_no_key_when_provider_and_consumer_are_given(connection, context, scripted_provider):
+    scripted_provider.script(FINISHED_JOB)
+    connection(password="")
+    sensor = make_sensor(provider_url=scripted_provider.url, consumer_address=OWNER)
+    assert sensor.execute(context) == "job-1"
+
+
+def test_poking_until_the_job_is_over(connection, context, scripted_provider):
+    scripted_provider.script({}, {}, FINISHED_JOB)
+    connection({"provider_url": scripted_provider.url})
+    assert make_sensor(deferrable=False).execute(context) == "job-1"
+    assert scripted_provider.asked == 3
+
+
+def test_poking_times_out(connection, context, scripted_provider):
+    scripted_provider.script({})
+    connection({"provider_url": scripted_provider.url})
+    with pytest.raises(AirflowSensorTimeout):
+        make_sensor(deferrable=False, timeout=0.05).execute(context)
+
+
+def test_poking_leaves_transient_errors_to_the_retries(connection, context, scripted_provider):
+    scripted_provider.script(503)
+    connection({"provider_url": scripted_provider.url})
+    with pytest.raises(ServiceUnavailableError):
+        make_sensor(deferrable=False).execute(context)
+
+
+@pytest.mark.parametrize("event_type", ["JobNotFoundError", "InvalidInputError"])
+def test_after_a_fatal_event_the_task_fails_with_its_type(connection, context, event_type):
+    connection()
+    event = {"event": "error", "job_id": "job-1", "type": event_type, "message": "what happened"}
+    expected = {"JobNotFoundError": JobNotFoundError, "InvalidInputError": InvalidInputError}[event_type]
+    with pytest.raises(expected, match="what happened"):
+        make_sensor().execute_complete(context, event)
+
+
+def test_after_the_deadline_the_task_times_out(connection, context):
+    connection()
+    with pytest.raises(AirflowSensorTimeout, match="job-1.*it goes on"):
+        make_sensor().execute_complete(context, {"event": "timeout", "job_id": "job-1"})
+
+
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_a_failure_is_skipped_where_airflow_skips(connection, context, flag):
+    connection()
+    event = {"event": "error", "job_id": "job-1", "type": "JobNotFoundError", "message": "gone"}
+    with pytest.raises(AirflowSkipException, match="gone"):
+        make_sensor(**{flag: True}).execute_complete(context, event)
+
+
+def test_job_failed_error_is_what_a_failed_job_gives():
+    assert OceanComputeSensor.execute_complete.__doc__ is not None
+    assert JobFailedError.__name__ in OceanComputeSensor.execute_complete.__doc__
