@@ -15,7 +15,7 @@ UV := .venv/bin/uv
 PIP_INSTALL := $(UV) pip install --quiet --python $(PYTHON_BIN)
 
 # A virtual environment knows where it was made: one in a folder that was moved or copied since is made again.
-ifneq ($(shell cat .venv/place 2>/dev/null),$(shell pwd -P))
+ifneq ($(shell cat .venv/place 2>/dev/null),$(CURDIR))
 $(shell rm -f .venv/made)
 endif
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import httpx
 from include.demo.interrupts import Teardown
 from include.demo.processes import CommandError
 from include.demo.run import run
+from include.demo.state import DEMO_HOME
 from include.demo.up import up
 from include.localnet.chain import AnvilNotFound
 from include.localnet.contracts import DeploymentError
@@ -30,12 +32,19 @@ def _conf(text: str) -> dict[str, Any]:
     return conf
 
 
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
 def main() -> int:
     """Run a command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m include.demo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run", help="run the whole flow once on a local network of its own")
     run_parser.add_argument("--conf", type=_conf, default={}, help="params of the DAG run, as a JSON object")
+    run_parser.add_argument(
+        "--home", type=_folder, default=DEMO_HOME, help="folder of its state (default: .demo)"
+    )
     up_parser = commands.add_parser("up", help="start a local network and the Airflow UI, until Ctrl-C")
     up_parser.add_argument(
         "--port", type=int, default=8080, help="port of the UI; the next free one if it is taken"
@@ -43,7 +52,7 @@ def main() -> int:
     arguments = parser.parse_args()
     teardown = Teardown()
     if arguments.command == "run":
-        work = partial(run, arguments.conf, teardown)
+        work = partial(run, arguments.conf, teardown, arguments.home)
     else:
         work = partial(up, teardown, arguments.port)
 

@@ -41,10 +41,9 @@ class Events:
         class TaskListener:
             @hookimpl
             def on_task_instance_running(self, task_instance: Any) -> None:
-                sys.stdout.flush()
                 if task_instance.task_id not in begun:  # a deferred task runs a second time
                     begun[task_instance.task_id] = time.monotonic()
-                    tell("running", task=task_instance.task_id, log_offset=os.fstat(1).st_size)
+                    tell("running", task=task_instance.task_id, log_begin=log_size())
 
             @hookimpl
             def on_task_instance_success(self, task_instance: Any) -> None:
@@ -59,9 +58,16 @@ class Events:
             def on_task_instance_failed(self, task_instance: Any, error: Any) -> None:
                 task = task_instance.task_id
                 seconds = time.monotonic() - begun.pop(task, time.monotonic())
-                tell("failed", task=task, seconds=seconds, state=str(task_instance.state), error=str(error))
+                state = task_instance.state.value
+                tell("failed", task=task, seconds=seconds, state=state, error=str(error), log_end=log_size())
 
         return TaskListener()
+
+
+def log_size() -> int:
+    """Return how much has been written to the log, which is the standard output."""
+    sys.stdout.flush()
+    return os.fstat(sys.stdout.fileno()).st_size
 
 
 def prepare(home: Path) -> None:

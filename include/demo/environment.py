@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 AIRFLOW_HOME = PROJECT / ".airflow"
-ARTIFACTS = PROJECT / "artifacts"
+ARTIFACTS_VARIABLE = "AIRFLOW_OCEAN_ARTIFACTS"
 
 
 def airflow_environment(
@@ -24,17 +24,16 @@ def airflow_environment(
     *,
     port: int,
     dags: Path = PROJECT / "dags",
-    artifacts: Path = ARTIFACTS,
     base: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
     """Return the whole environment of Airflow's processes.
 
-    Airflow's settings in ``base`` are left out: they belong to another installation.
+    Airflow's settings in ``base`` are left out, because they belong to another installation, except for
+    ``AIRFLOW_OCEAN_ARTIFACTS``: where the runs' results are kept, by default the project's ``artifacts`` folder.
 
     :param home: folder of Airflow's state
     :param port: TCP port of the API server
     :param dags: folder of the DAG files
-    :param artifacts: folder that the runs' results are written to
     :param base: environment that everything else is taken from
     """
     environment = {name: value for name, value in base.items() if not name.startswith("AIRFLOW_")}
@@ -63,7 +62,7 @@ def airflow_environment(
     programs = str(Path(sys.executable).parent)
     return environment | {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW_OCEAN_ARTIFACTS": str(artifacts),
+        ARTIFACTS_VARIABLE: base.get(ARTIFACTS_VARIABLE) or str(PROJECT / "artifacts"),
         "PYTHONPATH": str(PROJECT),
         "PATH": os.pathsep.join([programs, environment.get("PATH", os.defpath)]),
         "MPLBACKEND": "Agg",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
@@ -48,47 +47,43 @@ def start(
         )
 
 
-def stop(processes: Sequence[subprocess.Popen[str]], grace: float) -> None:
-    """End processes and their descendants: politely first, after ``grace`` seconds by force.
+def stop(process: subprocess.Popen[str], grace: float) -> None:
+    """End a process and its descendants: politely first, after a while by force.
 
-    :param grace: seconds that all of them have together
+    :param grace: seconds it has
     """
-    family = _families(processes)
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + grace
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(deadline - time.monotonic(), 0))
+    family = _family(process)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace)
     # Whoever is left now has lost its parent, or the parent did not heed the request.
-    left = [member for member in family | _families(processes) if member.is_running()]
+    left = [member for member in family | _family(process) if member.is_running()]
     for member in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     psutil.wait_procs(left, timeout=5)
-    for process in processes:
-        process.wait(5)
+    process.wait(5)
 
 
-def _families(processes: Sequence[subprocess.Popen[str]]) -> set[psutil.Process]:
-    found: set[psutil.Process] = set()
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            leader = psutil.Process(process.pid)
-            found |= {leader, *leader.children(recursive=True)}
-    return found
+def _family(process: subprocess.Popen[str]) -> set[psutil.Process]:
+    try:
+        leader = psutil.Process(process.pid)
+        return {leader, *leader.children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
 
 
-def end_of(log: Path, lines: int = 30, start_at: int = 0) -> str:
-    """Return the last lines of a log.
+def end_of(log: Path, lines: int = 30, begin: int = 0, end: int | None = None) -> str:
+    """Return the last lines of a log, or of a part of it.
 
-    :param start_at: offset in bytes before which nothing is of interest
+    :param begin: offset in bytes of the part
+    :param end: offset in bytes behind the part, None for the end of the file
     """
     try:
         with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(start_at, file.tell() - 64_000))
-            text = file.read().decode(errors="replace")
+            end = file.seek(0, 2) if end is None else end
+            file.seek(max(begin, end - 64_000))
+            text = file.read(end - file.tell()).decode(errors="replace")
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])

@@ -8,6 +8,7 @@ from typing import IO, Any
 
 _NAME_WIDTH = 20
 _STATE_WIDTH = 8
+_WORDS = {"up_for_retry": "retrying"}
 
 
 class Progress:
@@ -28,10 +29,11 @@ class Progress:
     def end(self, step: str, state: str, seconds: float, result: Any) -> None:
         """Show how a step ended.
 
-        :param state: one word
+        :param state: a word, such as Airflow's name of a task's state
         :param seconds: how long it took
         :param result: the one value a person would ask for
         """
+        state = _WORDS.get(state, state)
         line = f"  {_short(step):<{_NAME_WIDTH}} {state:<{_STATE_WIDTH}} {seconds:5.1f} s  {_text(result)}".rstrip()
         if self._live:
             width = shutil.get_terminal_size().columns
@@ -47,5 +49,5 @@ def _short(step: str) -> str:
 def _text(result: Any) -> str:
     if isinstance(result, list):
         return ", ".join(_text(item) for item in result)
-    lines = str(result if result is not None else "").splitlines()
+    lines = str(result if result is not None else "").strip().splitlines()
     return lines[0] if lines else ""

@@ -41,7 +41,7 @@ class FlowRun:
         self.log.unlink(missing_ok=True)
         self._progress = progress
         self._failure: dict[str, Any] | None = None
-        self._log_offsets: dict[str, int] = {}
+        self._log_begins: dict[str, int] = {}
         reading, writing = os.pipe()
         self._events: IO[str] = os.fdopen(reading)
         with os.fdopen(writing, "w"), teardown.held():
@@ -52,7 +52,7 @@ class FlowRun:
                 stdin=subprocess.PIPE,
                 pass_fds=[writing],
             )
-            teardown.add(lambda: stop([self._process], grace=2))
+            teardown.add(lambda: stop(self._process, grace=2))
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for line in self._events:
@@ -86,17 +86,16 @@ class FlowRun:
         if state == "success":
             return
         if self._failure:
-            offset = self._log_offsets[self._failure["task"]]
-            what = f"task {self._failure['task']} failed: {self._failure['error']}"
-        else:
-            offset = 0
-            what = f"the run of the DAG ended {state or f'with status {self._process.returncode}'}"
-        raise CommandError(f"{what}\nThe end of {self.log}:\n{end_of(self.log, start_at=offset)}")
+            task, error = self._failure["task"], self._failure["error"]
+            log = end_of(self.log, begin=self._log_begins[task], end=self._failure["log_end"])
+            raise CommandError(f"task {task} failed: {error}\nThe end of its log, from {self.log}:\n{log}")
+        what = f"the run of the DAG ended {state or f'with status {self._process.returncode}'}"
+        raise CommandError(f"{what}. The end of {self.log}:\n{end_of(self.log)}")
 
     def _tell(self, event: dict[str, Any]) -> None:
         task = event["task"]
         if event["event"] == "running":
-            self._log_offsets[task] = event["log_offset"]
+            self._log_begins[task] = event["log_begin"]
             self._progress.begin(task)
         elif event["event"] == "success":
             self.values[task.rpartition(".")[2]] = event["value"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from include.demo.airflow import Airflow
-from include.demo.environment import AIRFLOW_HOME, ARTIFACTS, airflow_environment, choose_port
+from include.demo.environment import AIRFLOW_HOME, ARTIFACTS_VARIABLE, airflow_environment, choose_port
 from include.demo.progress import Progress
 from include.demo.run import DAG_ID
 from include.demo.state import claim
@@ -114,7 +114,7 @@ def _welcome(airflow: Airflow, settings: NetworkSettings, foreign: list[str]) ->
         f"the DAG    {airflow.url}/dags/{DAG_ID}",
         f"network    chain {settings.rpc_url}, Provider {settings.provider_url}, "
         f"Aquarius {settings.metadata_cache_url}",
-        f"artifacts  {ARTIFACTS}",
+        f"artifacts  {airflow.environment[ARTIFACTS_VARIABLE]}",
         f"logs       {airflow.home / 'logs'}, {settings.home / 'logs'}",
     ]
     for connection in foreign:

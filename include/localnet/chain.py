@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -94,9 +95,15 @@ def _keep_dump(saved: Path, dump: Path) -> None:
     dump.replace(saved)
 
 
+@functools.cache
+def node(rpc_url: str) -> Chain:
+    """Return the one client of this process for a chain."""
+    return Chain(rpc_url)
+
+
 def answers(rpc_url: str) -> bool:
     """Say whether the development chain answers at a URL."""
     try:
-        return Chain(rpc_url, timeout=5).chain_id == CHAIN_ID
+        return int(node(rpc_url).request("eth_chainId"), 16) == CHAIN_ID
     except (httpx.HTTPError, RpcError, ValueError):
         return False

@@ -10,6 +10,7 @@ import hashlib
 import importlib.resources
 import itertools
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,10 @@ from eth_abi import decode, encode
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_utils import keccak, to_checksum_address
+
+# eth_account brings in py_ecc, which raises the limit to 100,000: deeply nested JSON from outside then overflows the C
+# stack and kills the service instead of raising RecursionError.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 1_000))
 
 ZERO_ADDRESS = "0x0000000000000000000000000000000000000000"
 

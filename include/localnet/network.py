@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ import httpx
 from include.localnet import chain
 from include.localnet.accounts import AQUARIUS, COMPUTE, PROVIDER
 from include.localnet.contracts import ensure_deployed
-from include.localnet.ethereum import Chain, RpcError
+from include.localnet.ethereum import RpcError
 from include.localnet.processes import ProcessTable, memory_of, signals_deferred
 from include.localnet.settings import HOST, PROJECT, NetworkSettings, port_is_free
 
@@ -61,6 +62,8 @@ def _environment(part: str, settings: NetworkSettings) -> dict[str, str]:
         "PORT": str(settings.ports[part]),
         "STATE_DIR": str(settings.state_of(part)),
         "PYTHONUNBUFFERED": "1",
+        # The services find each other on loopback, which no proxy reaches.
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
         "MALLOC_ARENA_MAX": "2",  # glibc's default of 8 per core keeps 20 MB a service for nothing
     }
     on_chain = {"RPC_URL": settings.rpc_url, "ADDRESS_FILE": str(settings.address_file)}
@@ -80,11 +83,17 @@ def _environment(part: str, settings: NetworkSettings) -> dict[str, str]:
     return common | own[part]
 
 
+@functools.cache
+def _http() -> httpx.Client:
+    # One for all polls: each new client would read the system's certificates first.
+    return httpx.Client(timeout=5, trust_env=False)
+
+
 def _answers(part: str, settings: NetworkSettings) -> bool:
     if part == CHAIN:
         return chain.answers(settings.rpc_url)
     try:
-        return httpx.get(settings.url(part), timeout=5, trust_env=False).status_code == httpx.codes.OK
+        return _http().get(settings.url(part)).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 
@@ -162,14 +171,10 @@ def _failure(part: str, what: str, table: ProcessTable) -> str:
 
 
 def _erase(settings: NetworkSettings) -> None:
-    """Delete everything in the home folder but the lock, which is held, and the files put there by hand."""
-    for entry in settings.home.iterdir():
-        if entry.name in ("lock", settings.files_folder.name):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    """Delete what the network has written, and nothing else that may be in a folder chosen as its home."""
+    for name in ("state", "run", "logs"):
+        shutil.rmtree(settings.home / name, ignore_errors=True)
+    settings.address_file.unlink(missing_ok=True)
 
 
 def up(
@@ -207,7 +212,7 @@ def up(
             if CHAIN in missing:
                 _start(CHAIN, settings, table)
                 _wait_ready([CHAIN], settings, table, report)
-            ensure_deployed(Chain(settings.rpc_url), settings.address_file)
+            ensure_deployed(chain.node(settings.rpc_url), settings.address_file)
             others = [part for part in missing if part != CHAIN]
             for part in others:
                 _start(part, settings, table)
@@ -262,7 +267,7 @@ def status(settings: NetworkSettings) -> list[PartStatus]:
 def block_number(settings: NetworkSettings) -> int | None:
     """Return the newest block's number, None when the chain does not answer."""
     try:
-        return Chain(settings.rpc_url, timeout=5).block_number()
+        return chain.node(settings.rpc_url).block_number()
     except (httpx.HTTPError, RpcError, ValueError):
         return None
 

@@ -85,6 +85,7 @@ def artifact_folder(context: Context, *bases: str | None) -> ObjectStoragePath:
 
     :param bases: where to keep artifacts, in the order of preference; the first given counts. Without any it is the
         environment variable ``AIRFLOW_OCEAN_ARTIFACTS``, at last ``<AIRFLOW_HOME>/artifacts``
+    :raises InvalidInputError: when nothing can be kept there
     """
     base = next((base for base in (*bases, os.environ.get(BASE_VARIABLE)) if base), None)
     base = base or f"{os.environ.get('AIRFLOW_HOME', '~/airflow')}/artifacts"
@@ -97,7 +98,16 @@ def artifact_folder(context: Context, *bases: str | None) -> ObjectStoragePath:
     folder = ObjectStoragePath(base.rstrip("/"))
     for segment in segments:
         folder = folder / path_segment(segment)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Looked up before anything is written: an object store needs its Airflow provider.
+        _ = folder.fs
+        folder.mkdir(parents=True, exist_ok=True)
+    except (ValueError, ImportError) as error:
+        raise InvalidInputError(
+            f"artifact base {base}: {error}; is the store's provider installed?"
+        ) from error
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise InvalidInputError(f"artifact base {base}: cannot make the folder {folder}: {error}") from error
     return folder
 
 

@@ -165,7 +165,7 @@ class OceanComputeSensor(BaseSensorOperator):
                 log_tail = client.jobs.log_tail(job, self._provider_url)
             end = f"the end of its log:\n{log_tail}" if log_tail else "it left no log"
             self._fail(errors.JobFailedError(f"{job.describe()}; {end}"))
-        self.log.info("Compute job %s is over: %s, after %s s", self.job_id, status, duration)
+        self.log.info("Compute job %s is over: %s, after %.1f s", self.job_id, status, duration or 0.0)
         context["ti"].xcom_push("status", status)
         context["ti"].xcom_push("duration", duration)
         return self.job_id

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 # Metadata states: active, end of life, deprecated, revoked, ordering disabled, unlisted.
 _SOFT_DELETED = (2, 3)
-# The Provider's words for the states in which it decrypts for nobody; the same rule holds for what needs no Provider.
+# The Provider's words for the states in which it decrypts for nobody. It asks the chain as it is now; what needs no
+# Provider is also indexed when such a state came later, as if it had been indexed before.
 _CLOSED = {1: "Asset end of life", 2: "Asset deprecated", 3: "Asset revoked"}
 # What is left of a document in a soft-deleted state.
 _STUB_FIELDS = ("event", "nft", "datatokens", "stats")
@@ -158,14 +159,14 @@ class EventProcessor:
         if receipt is None:
             raise UndecryptedError(f"transaction {event.transaction} has no receipt")
         self._check_proofs(receipt)
-        if (state := self._contracts.state(event.address)) in _CLOSED:
+        if event.arguments["state"] in _CLOSED and (state := self._contracts.state(event.address)) in _CLOSED:
             raise RefusedError(f"403, {_CLOSED[state]}")
         ddo = self._decryptor.ddo_of(event)
         sender = to_checksum_address(receipt["from"])
         if known is None and self._publishers and sender not in self._publishers:
             raise RefusedError(f"Sender {sender} is not in ALLOWED_PUBLISHERS.")
         self._check_ddo(ddo, event.address)
-        return self._with_aquarius_fields(ddo, event, sender, did, known)
+        return _without_deleted(self._with_aquarius_fields(ddo, event, sender, did, known))
 
     def _check_proofs(self, receipt: dict[str, Any]) -> None:
         if not self._validators:
@@ -245,9 +246,7 @@ class EventProcessor:
 
         def change(document: dict[str, Any]) -> dict[str, Any]:
             document["nft"] = {**document["nft"], **facts}
-            if facts["state"] in _SOFT_DELETED:
-                return {field: document[field] for field in _STUB_FIELDS}
-            return document
+            return _without_deleted(document)
 
         return self._changed(event.address, event.block, change)
 
@@ -299,6 +298,13 @@ class EventProcessor:
             self._store.touch(connection, nft, block)
 
         return write
+
+
+def _without_deleted(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what may be shown of a document: in a soft-deleted state only its stub."""
+    if document["nft"]["state"] in _SOFT_DELETED:
+        return {field: document[field] for field in _STUB_FIELDS}
+    return document
 
 
 def _datatoken_addresses(ddo: dict[str, Any]) -> list[str]:

@@ -45,8 +45,14 @@ def _become(uid: int) -> None:
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     _prctl(_SET_DUMPABLE, 1)  # otherwise the files in /proc/self stay root's
-    if _libc.unshare(ctypes.c_int(_CLONE_NEWUSER)) == 0:  # a machine may forbid it; the uid is bare of rights anyway
-        for name, text in (("setgroups", "deny"), ("gid_map", f"{uid} {uid} 1"), ("uid_map", f"{uid} {uid} 1")):
+    if (
+        _libc.unshare(ctypes.c_int(_CLONE_NEWUSER)) == 0
+    ):  # a machine may forbid it; the uid is bare of rights anyway
+        for name, text in (
+            ("setgroups", "deny"),
+            ("gid_map", f"{uid} {uid} 1"),
+            ("uid_map", f"{uid} {uid} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
         _drop_bounding_set()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,9 +15,11 @@ from typing import TYPE_CHECKING
 from include.localnet.operator_service.jobspace import Folders
 from include.localnet.operator_service.provisioning import Provisioning, Stopped, without_prefix
 from include.localnet.operator_service.publishing import discard, discard_all_but_results, publish
+from include.localnet.operator_service.sandbox import ADVICE
+from include.localnet.operator_service.store import STATUS_TEXTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from include.localnet.operator_service.environments import Environment
@@ -59,7 +60,7 @@ class Engine:
         """End what an earlier process left unfinished, then take jobs."""
         self._jobs.mkdir(parents=True, exist_ok=True)
         for job in self._store.unfinished():
-            self._end_interrupted(job, "restarted")
+            self._end_badly(job, "the service was restarted")
         needed = self._store.known()
         for folder in self._jobs.iterdir():
             if folder.name not in needed:
@@ -87,9 +88,10 @@ class Engine:
                 self._running[job_id][1].set()
 
     def remove(self, job_id: str) -> None:
-        """Delete the results of a job that is over."""
-        self._store.mark_removed(job_id)
-        discard(self._jobs / job_id)
+        """Delete a job's results, when it is over; one that is not is only marked, and loses them in the end."""
+        finished = self._store.mark_removed(job_id)
+        if finished:
+            discard(self._jobs / job_id)
 
     def running(self, environment: str) -> int:
         """Return how many jobs of an environment run now."""
@@ -105,7 +107,11 @@ class Engine:
         while not self._closing:
             try:
                 for name, environment in self._environments.items():
-                    while self.running(name) < environment.max_jobs and (job := self._store.next_waiting(name)):
+                    while job := self._store.next_waiting(name, stopped=True):  # needs no place to end
+                        self._take(job)
+                    while self.running(name) < environment.max_jobs and (
+                        job := self._store.next_waiting(name)
+                    ):
                         self._take(job)
                 if time.monotonic() - swept > _SWEEP_SECONDS:
                     swept = time.monotonic()
@@ -117,54 +123,119 @@ class Engine:
                     self._changed.wait(1.0)
 
     def _take(self, job: Job) -> None:
-        self._store.reach(job.job_id, 10)
         stop = threading.Event()
-        if job.stop_request:
-            stop.set()
         with self._changed:
             self._running[job.job_id] = (job.environment, stop)
+        self._store.reach(job.job_id, 10)
+        if self._store.flags(job.job_id).stop_requested:  # maybe since the job was read
+            stop.set()
         threading.Thread(target=self._live, args=(job, stop), name=f"job-{job.job_id}", daemon=True).start()
 
     def _live(self, job: Job, stop: threading.Event) -> None:
         logger.info("Job %s starts in %s", job.job_id, job.environment)
         try:
-            self._steps(job, stop)
+            self._steps(job, lambda: stop.is_set() or self._closing)
         except Exception as error:
             logger.exception("Job %s failed for a reason of the service's own", job.job_id)
-            self._end_badly(job, f"Internal error of the operator-service: {type(error).__name__}: {error}")
+            self._end_badly(job, f"the operator-service failed ({type(error).__name__}: {error})")
         finally:
+            if self._store.flags(job.job_id).removed:
+                self.remove(job.job_id)
             with self._changed:
                 del self._running[job.job_id]
                 self._changed.notify_all()
             logger.info("Job %s is over", job.job_id)
 
-    def _steps(self, job: Job, stop: threading.Event) -> None:
+    def _steps(self, job: Job, stop_requested: Callable[[], bool]) -> None:
         environment, folders = self._environments[job.environment], Folders(self._jobs / job.job_id)
-
-        def stop_requested() -> bool:
-            return stop.is_set() or self._closing
-
         folders.create()
         self._store.reach(job.job_id, 20)
         status = self._provide(job, environment, folders, stop_requested)
-        if self._closing:
-            self._end_interrupted(job, "stopped")
-            return
-        if status is not None and status != 30:
-            self._store.reach(job.job_id, status)
-            self._store.finish(job.job_id, publish(folders, 0, with_outputs=False))
-            discard_all_but_results(folders)
-            return
         if status == 30:
-            self._store.reach(job.job_id, 30)
+            self._store.reach(job.job_id, 40)
             self._compute(job, environment, folders, stop_requested)
-            if self._closing:
-                self._end_interrupted(job, "stopped")
-                return
-        self._store.reach(job.job_id, 60)
-        results = publish(folders, environment.limits(0).output)
-        self._store.finish(job.job_id, results, status=70)
+        if self._closing:
+            self._end_badly(job, "the service was stopped")
+            return
+        if status in (31, 32):
+            self._store.finish(job.job_id, publish(folders, 0, with_outputs=False))
+        else:
+            self._store.reach(job.job_id, 60)
+            self._store.finish(job.job_id, publish(folders, environment.limits(0).output), status=70)
         discard_all_but_results(folders)
 
-    def _provide(self, job, environment, folders, stop_requested):  # type: ignore[no-untyped-def]
-        return None
+    def _provide(
+        self, job: Job, environment: Environment, folders: Folders, stop_requested: Callable[[], bool]
+    ) -> int | None:
+        """Fetch the job's files and return the status that this leads to; None when it was stopped."""
+        with folders.configuration_log.open("a", encoding="utf-8", errors="backslashreplace") as log:
+            deadline = time.monotonic() + environment.max_job_duration
+            limit = environment.limits(0).output
+            work = Provisioning(self._client, folders, limit, deadline, log, stop_requested)
+            try:
+                if stop_requested():
+                    raise Stopped
+                status = work.run(job.stage)
+            except Stopped:
+                work.say("The job was stopped on request before its algorithm ran.")
+                return None
+        self._store.reach(job.job_id, status)
+        return status
+
+    def _compute(
+        self, job: Job, environment: Environment, folders: Folders, stop_requested: Callable[[], bool]
+    ) -> None:
+        algorithm = job.stage["algorithm"]
+        variables = {
+            "DIDS": json.dumps([without_prefix(item["id"]) for item in job.stage["input"]]),
+            "TRANSFORMATION_DID": str(algorithm.get("id") or "").replace("did:op:", ""),
+            "VOLUME": "/data",
+            "LOGS": "/data/logs",
+            "INPUTS": "/data/inputs",
+            "OUTPUTS": "/data/outputs",
+            "secret": job.secret,
+        }
+        command = algorithm["container"]["entrypoint"].replace("$ALGO", _ALGORITHM)
+        limits = environment.limits(_seconds_to_run(job, environment))
+        outcome = self._sandbox.run(folders, command, variables, limits, stop_requested)
+        if outcome.ended_by == "time":
+            self._store.note_time_out(job.job_id)
+        if outcome.ended_by == "sandbox":
+            with folders.algorithm_log.open("a") as log:
+                log.write(f"{ADVICE}\n")
+        logger.info("Job %s: its algorithm was ended by %s. %s", job.job_id, outcome.ended_by, outcome.reason)
+
+    def _end_badly(self, job: Job, reason: str) -> None:
+        """End a job that can't go on: its status stays what it reached, its text and its logs say why."""
+        reached = STATUS_TEXTS[self._store.flags(job.job_id).status]
+        folders = Folders(self._jobs / job.job_id)
+        results = []
+        try:
+            folders.root.mkdir(parents=True, exist_ok=True)
+            for log in (folders.algorithm_log, folders.configuration_log):
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"\noperator-service: The job ended at {reached!r}: {reason}.\n")
+            results = publish(folders, 0, with_outputs=False)
+        except OSError:
+            logger.exception("The logs of job %s can't be kept", job.job_id)
+        self._store.finish(job.job_id, results, text=f"{reached}, then {reason}")
+        discard_all_but_results(folders)
+
+    def _sweep(self) -> None:
+        for name, environment in self._environments.items():
+            for job_id in self._store.expired(name, environment.storage_expiry):
+                logger.info(
+                    "The results of job %s have been kept for %s s", job_id, environment.storage_expiry
+                )
+                self.remove(job_id)
+
+
+def _seconds_to_run(job: Job, environment: Environment) -> float:
+    """Return how long the algorithm may run: the environment's limit, or less if the consumer paid for less.
+
+    What was paid for counts from the job's creation to ``validUntil``; time in the queue does not use it up. A job
+    accepted after that moment has the grace of a free environment.
+    """
+    if job.valid_until is None or job.valid_until <= job.date_created:
+        return environment.max_job_duration
+    return min(environment.max_job_duration, job.valid_until - job.date_created)

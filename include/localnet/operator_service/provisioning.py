@@ -132,7 +132,9 @@ class Provisioning:
         self._save(self.folders.ddos / without_prefix(did), [_compact(document)])
         return document if isinstance(document, dict) else None
 
-    def _remote(self, document: dict[str, Any] | None, what: dict[str, Any], folder: Path, first: str) -> None:
+    def _remote(
+        self, document: dict[str, Any] | None, what: dict[str, Any], folder: Path, first: str
+    ) -> None:
         """Fetch an asset's files from the Provider that its document names, with the order the consumer paid."""
         remote, did = what["remote"], what["id"]
         if not remote.get("txId"):
@@ -173,7 +175,9 @@ class Provisioning:
                         size = self._save(target, answer.iter_bytes())
                         self.say(f"Fetched file {target.name}: {size} bytes.")
                         return
-                    problem = f"{source} answered {answer.status_code}: {excerpt(next(answer.iter_bytes(), b''))}"
+                    problem = (
+                        f"{source} answered {answer.status_code}: {excerpt(next(answer.iter_bytes(), b''))}"
+                    )
                 finally:
                     answer.close()
             except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -190,7 +194,9 @@ class Provisioning:
                 self._check()
                 size += len(part)
                 if size > self.limit:
-                    raise ProvisioningFailed(f"with file {target.name} the job's files are larger than its disk")
+                    raise ProvisioningFailed(
+                        f"with file {target.name} the job's files are larger than its disk"
+                    )
                 file.write(part)
         self.limit -= size
         target.chmod(0o644)

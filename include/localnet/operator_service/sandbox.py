@@ -88,7 +88,11 @@ class Sandbox:
         folders.accounts.write_text(f"algorithm:x:{number}:{number}::/tmp:/bin/sh\n")
         folders.accounts.chmod(0o644)
         arguments = self._arguments(folders, variables, limits, uid)
-        run = Run(self._bwrap, arguments, self._confinement, _orders(command, limits, uid), folders, limits)
+        # An ordinary user's first process inside belongs to the same user as the algorithm, which could write to its
+        # memory: it must not be able to do more. For root's, confine.py needs calls that the filter refuses.
+        whole_filter = seccomp.filter_program() if uid is None else None
+        orders = _orders(command, limits, uid)
+        run = Run(self._bwrap, arguments, self._confinement, orders, whole_filter, folders, limits)
         return run.until_end(stop_requested)
 
     def check(self) -> None:
@@ -114,7 +118,13 @@ class Sandbox:
         self, folders: Folders, variables: dict[str, str], limits: Limits, uid: int | None
     ) -> list[str]:
         arguments = ["--die-with-parent", "--new-session", "--hostname", "sandbox"]
-        arguments += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+        arguments += [
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+        ]
         arguments += ["--cap-drop", "ALL"]
         if uid is None:
             arguments += ["--unshare-user", "--disable-userns"]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
 _NONCES_KEPT = 1024
-# Stored jobs are never above this; the text of 10 is the API's, the engine itself goes from 1 to 20.
+# The operator-engine's texts; 10 is only in its table, here it is set while a job is on its way to a place.
 STATUS_TEXTS = {
     1: "Warming up",
     10: "Job started",
@@ -115,8 +115,15 @@ class Job:
     valid_until: float | None
     secret: str
     stage: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What changes while a job runs."""
+
     status: int
-    stop_request: int
+    stop_requested: bool
+    removed: bool
 
 
 def _epoch(seconds: float | None) -> str | None:
@@ -249,7 +256,7 @@ class Store:
 
     def request_stop(self, provider: str, **criteria: str | None) -> list[str]:
         """Note that a Provider's matching jobs shall stop, and return their ids."""
-        query = select(_jobs.c.job_id, _jobs.c.date_finished).where(_jobs.c.provider == provider)
+        query = select(_jobs.c.job_id).where(_jobs.c.provider == provider)
         for name, value in criteria.items():
             if value is not None:
                 query = query.where(_jobs.c[name] == value)
@@ -286,15 +293,30 @@ class Store:
             values["status_text"] = text
         self._change(job_id, **values)
 
-    def mark_removed(self, job_id: str) -> None:
-        """Note that a job's results are gone."""
+    def mark_removed(self, job_id: str) -> bool:
+        """Note that a job has no results any more, and say whether it is over."""
         self._change(job_id, removed=1, results=None)
+        with self._engine.connect() as connection:
+            query = select(_jobs.c.date_finished).where(_jobs.c.job_id == job_id)
+            return connection.execute(query).scalar_one() is not None
 
-    def next_waiting(self, environment: str) -> Job | None:
-        """Return the oldest job of an environment that has not started."""
+    def flags(self, job_id: str) -> Flags:
+        """Return what may change while a job runs."""
+        query = select(_jobs.c.status, _jobs.c.stop_request, _jobs.c.removed).where(_jobs.c.job_id == job_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one()
+        return Flags(row.status, bool(row.stop_request), bool(row.removed))
+
+    def next_waiting(self, environment: str, *, stopped: bool = False) -> Job | None:
+        """Return the oldest job of an environment that has not started.
+
+        :param stopped: look at those only whose stop was asked for already
+        """
         query = select(_jobs).where(
             _jobs.c.environment == environment, _jobs.c.status == 1, _jobs.c.date_finished.is_(None)
         )
+        if stopped:
+            query = query.where(_jobs.c.stop_request != 0)
         with self._engine.connect() as connection:
             row = connection.execute(query.order_by(_jobs.c.number).limit(1)).first()
         return None if row is None else _job(row)
@@ -353,6 +375,4 @@ def _job(row: Row[Any]) -> Job:
         valid_until=row.valid_until,
         secret=row.secret,
         stage=json.loads(row.workflow)["stages"][0],
-        status=row.status,
-        stop_request=row.stop_request,
     )

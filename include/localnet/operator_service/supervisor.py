@@ -73,6 +73,7 @@ class Run:
     :param bwrap: path of the binary
     :param arguments: bubblewrap's options; they go through a file that no process list shows
     :param confinement: the command inside
+    :param whole_filter: a system-call filter for bubblewrap's own process inside, too, or None
     :param orders: what that command reads from its standard input
     """
 
@@ -82,6 +83,7 @@ class Run:
         arguments: Sequence[str],
         confinement: Sequence[str],
         orders: bytes,
+        whole_filter: bytes | None,
         folders: Folders,
         limits: Limits,
     ) -> None:
@@ -93,20 +95,28 @@ class Run:
         self._next_count = 0.0
         self._output, output = os.pipe()
         self._status_pipe, status = os.pipe()
-        options = _memory_file("options", b"".join(os.fsencode(a) + b"\0" for a in arguments))
+        options = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
+        passed = {"--args": _memory_file("options", options), "--json-status-fd": status}
+        if whole_filter is not None:
+            passed["--seccomp"] = _memory_file("filter", whole_filter)
         stdin = _memory_file("orders", orders)
         try:
             self._process = subprocess.Popen(
-                [bwrap, "--args", str(options), "--json-status-fd", str(status), "--", *confinement],
+                [
+                    bwrap,
+                    *(word for name, fd in passed.items() for word in (name, str(fd))),
+                    "--",
+                    *confinement,
+                ],
                 stdin=stdin,
                 stdout=output,
                 stderr=output,
                 env={},  # the first process inside keeps bubblewrap's environment
                 cwd="/",
-                pass_fds=(options, status),
+                pass_fds=tuple(passed.values()),
             )
         finally:
-            for descriptor in (options, stdin, output, status):
+            for descriptor in (*passed.values(), stdin, output):
                 os.close(descriptor)
         for descriptor in (self._output, self._status_pipe):
             os.set_blocking(descriptor, False)
@@ -166,7 +176,9 @@ class Run:
             return Outcome(None, "stop", "The algorithm was stopped on request.")
         if time.monotonic() > deadline:
             seconds = f"{self._limits.wall_seconds:g}"
-            return Outcome(None, "time", f"The algorithm was killed: it ran longer than the {seconds} s it had.")
+            return Outcome(
+                None, "time", f"The algorithm was killed: it ran longer than the {seconds} s it had."
+            )
         breach = self._breach()
         return Outcome(None, "limit", f"The algorithm was killed: {breach}.") if breach else None
 
@@ -212,7 +224,11 @@ class Run:
         if breach:
             return Outcome(status, "limit", f"The algorithm's results are refused: {breach}.")
         if status > 128:
-            name = signal.Signals(status - 128).name if status - 128 in set(signal.Signals) else str(status - 128)
+            name = (
+                signal.Signals(status - 128).name
+                if status - 128 in set(signal.Signals)
+                else str(status - 128)
+            )
             return Outcome(status, "itself", f"The algorithm was ended by signal {name}.")
         if status:
             return Outcome(status, "itself", f"The algorithm ended with exit status {status}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -50,15 +51,26 @@ def _processes(first: int) -> list[int]:
     return found
 
 
-def _shared_once(process: int) -> int | None:
+def _resident(process: int) -> int:
+    try:
+        with open(f"/proc/{process}/statm") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except OSError:  # it has ended
+        return 0
+
+
+def _proportional(process: int) -> int:
+    """Return a process's memory, of shared pages its share only."""
     try:
         with open(f"/proc/{process}/smaps_rollup") as file:
             for line in file:
                 if line.startswith("Pss:"):
                     return int(line.split()[1]) * 1024
-    except OSError:
+    except PermissionError:
+        return _resident(process)
+    except OSError:  # it has ended
         pass
-    return None
+    return 0
 
 
 def usage_of(first: int, memory_limit: int) -> Usage:
@@ -68,18 +80,14 @@ def usage_of(first: int, memory_limit: int) -> Usage:
     :param memory_limit: shared pages are told apart, which is dear, only when the plain sum is above this (bytes)
     """
     usage = Usage()
-    resident = {}
-    for process in _processes(first):
-        try:
-            with open(f"/proc/{process}/statm") as file:
-                resident[process] = int(file.read().split()[1]) * _PAGE
+    processes = _processes(first)
+    for process in processes:
+        usage.memory += _resident(process)
+        with contextlib.suppress(OSError):
             usage.tasks += len(os.listdir(f"/proc/{process}/task"))
-        except OSError:
-            continue
-    usage.memory = sum(resident.values())
-    if usage.memory > memory_limit:
-        shares = {process: _shared_once(process) for process in resident}
-        usage.memory = sum(resident[p] if share is None else share for p, share in shares.items())
+    for _ in range(2):  # shares grow while others end, so one sum alone may be too high
+        if usage.memory > memory_limit:
+            usage.memory = min(usage.memory, sum(_proportional(process) for process in processes))
     return usage
 
 

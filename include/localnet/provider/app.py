@@ -88,7 +88,8 @@ def _serve(provider: Provider, endpoint: Endpoint, call: Call) -> Response:
             validate(endpoint.rules, call.data, RequestAuthority(provider, call.headers.get("authtoken")))
         return endpoint.handler(provider, call)
     except Refused as refusal:
-        logger.info("%s refused: %s", endpoint.name, without_urls(str(refusal.error)))
+        # The first line only: what follows it may repeat the request, with the consumer's own secrets.
+        logger.info("%s refused: %s", endpoint.name, without_urls(str(refusal.error).split("\n")[0]))
         return JSONResponse(error_body(refusal.error), refusal.status)
     except ValidationFailed as failure:
         logger.info("%s: wrong fields: %s", endpoint.name, failure)

@@ -39,6 +39,8 @@ def _json_object(request: Request, body: bytes) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(body)
+        # Python reads NaN and halves of surrogate pairs, which no answer could repeat.
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -49,7 +49,7 @@ def _files(provider: Provider, asset: Asset, service: Service) -> list[Any]:
 
 def _file_at(provider: Provider, asset: Asset, service: Service, index: Any) -> Any:
     files = _files(provider, asset, service)
-    if not str(index).isdigit() or int(index) >= len(files):
+    if not str(index).isdecimal() or int(index) >= len(files):
         raise Refused(f"Provider {provider.network}: No such fileIndex {index}")
     return files[int(index)]
 

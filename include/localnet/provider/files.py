@@ -9,7 +9,7 @@ import json
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 from uuid import uuid4
 
 import httpx
@@ -168,7 +168,7 @@ def _checked_url(url: Any, method: str) -> str:
         raise Refused(f"Unsafe method {method}.")
     if not isinstance(url, str):
         raise Refused("malformed file object.")
-    if "/" in url.strip("/") and urlsplit(url).scheme not in ("http", "https"):
+    if "/" in url.strip("/") and not url.startswith(("http://", "https://")):
         raise Refused("Invalid file name format. It was not possible to get the file name.")
     return url
 

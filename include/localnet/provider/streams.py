@@ -77,9 +77,9 @@ class Opened:
             "Access-Control-Expose-Headers": "Content-Disposition",
             **self.headers,
         }
-        return StreamingResponse(
-            self._read(), self.status, headers, content_type or "application/octet-stream"
-        )
+        # As a header, because Starlette adds a character set to a media type.
+        headers["Content-Type"] = content_type or "application/octet-stream"
+        return StreamingResponse(self._read(), self.status, headers)
 
     def _read(self) -> Iterator[bytes]:
         try:

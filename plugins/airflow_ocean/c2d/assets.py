@@ -17,6 +17,7 @@ from airflow_ocean.c2d.specs import (
     ComputePolicy,
     Credentials,
     Pricing,
+    closed,
 )
 from airflow_ocean.c2d.units import parse_address
 
@@ -213,8 +214,7 @@ class Assets:
                 offer = oceanlib.ExchangeArguments(
                     rate=spec.pricing.rate,
                     base_token_addr=self._base_token(spec.pricing),
-                    owner_addr=self._client.address,
-                    with_mint=True,
+                    dt_decimals=18,
                 )
                 contract, _, _ = factory.create_with_erc20_and_fixed_rate(nft, token, offer, tx)
         created = self._client.transactions.of_step("create data NFT and datatoken")
@@ -310,7 +310,7 @@ class Assets:
             nft.setMetaData(
                 STATE_ACTIVE,
                 document.decryptor_url,
-                document.decryptor_address.encode(),
+                document.decryptor_address,
                 bytes([document.flags]),
                 document.data,
                 document.digest,
@@ -325,6 +325,8 @@ class Assets:
         self, dataset_did: str, *, algorithm_did: str | None = None, publisher: str | None = None
     ) -> AllowResult:
         """Allow an algorithm, or every algorithm of a publisher, to run on a dataset.
+
+        A dataset that trusts algorithms and publishers both runs what is on the one list by someone on the other.
 
         :param publisher: address of the publisher to trust
         :raises NotAllowedError: when the wallet may not change the dataset's metadata, or it offers no compute service
@@ -350,7 +352,7 @@ class Assets:
     def revoke_algorithm(
         self, dataset_did: str, *, algorithm_did: str | None = None, publisher: str | None = None
     ) -> AllowResult:
-        """Take back what :meth:`allow_algorithm` gave; running jobs go on."""
+        """Take back what :meth:`allow_algorithm` gave; running jobs go on, and who trusts nobody is open to nobody."""
         self._one_of(algorithm_did, publisher)
         dataset = self.resolve(dataset_did)
         policy = self._policy(dataset)
@@ -408,6 +410,8 @@ class Assets:
         # What the index added does not belong on the chain.
         added = ("event", "nft", "datatokens", "stats", "purgatory", "accessDetails", "indexedMetadata")
         ddo = {key: value for key, value in dataset.ddo.items() if key not in added}
+        service = ddo["services"][dataset.service("compute").index]
+        service["compute"] = closed(service["compute"])
         ddo["metadata"]["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if dataset.owner and dataset.owner.lower() != self._client.address.lower():
             logger.info("Dataset %s belongs to %s; trying as its manager", dataset.did, dataset.owner)

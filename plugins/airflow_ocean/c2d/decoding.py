@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import zipfile
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -31,8 +32,13 @@ DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 MAX_VALUES = 2_000_000
 """How many values a JSON or CSV result may hold: each takes up to a hundred bytes of memory."""
 
+MAX_DEPTH = 100
+"""How deeply JSON may be nested."""
+
 MAX_MEMBERS = 1000
 """How many arrays an .npz file may hold."""
+
+_JSON_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
 
 ResultKind = Literal["pickle", "npy", "npz", "csv", "json", "image", "text"]
 
@@ -216,16 +222,21 @@ def _unknown(data: bytes) -> UndecodableResultError:
 
 def _json(text: str) -> tuple[Any] | None:
     """Return the data in a tuple (it may be None itself), or None where the text is not JSON."""
-    if text.lstrip(" \t\r\n")[:1] not in tuple('{["-0123456789tfnNI'):
+    begin = text.lstrip(" \t\r\n")[:1]
+    if begin not in tuple('{["-0123456789tfnNI'):
         return None
-    if sum(text.count(sign) for sign in "[{,") > MAX_VALUES and text.lstrip()[:1] in ("{", "["):
+    if begin in ("{", "[") and sum(text.count(sign) for sign in "[{,") > MAX_VALUES:
         raise ResultTooLargeError(f"it looks like JSON of more than {MAX_VALUES:,} values")
+    # Not left to the parser: it recurses in C, and where a library has raised Python's limit, that ends the process.
+    depth = 0
+    for found in _JSON_NESTING.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > MAX_DEPTH:
+            raise UndecodableResultError(f"it is nested deeper than {MAX_DEPTH}, if it is JSON")
     try:
         return (json.loads(text),)
     except ValueError:
         return None
-    except RecursionError:
-        raise UndecodableResultError("it is JSON nested too deeply") from None
 
 
 def _csv(text: str) -> list[list[str]] | None:

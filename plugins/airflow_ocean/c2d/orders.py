@@ -17,7 +17,7 @@ from airflow_ocean.c2d.services import AssetInput
 from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS
 
 if TYPE_CHECKING:
-    from airflow_ocean.c2d.assets import Asset
+    from airflow_ocean.c2d.assets import Asset, Service
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.datatokens import Exchange
     from airflow_ocean.c2d.environments import ComputeEnvironment
@@ -128,8 +128,7 @@ class QuotedAsset:
     """One asset of a quote, with how it would be paid."""
 
     asset: Asset
-    service_id: str
-    service_index: int
+    service: Service
     quote: OrderQuote
     user_data: dict[str, Any] | None = None
 
@@ -172,7 +171,7 @@ class Quote:
                 {
                     "did": item.asset.did,
                     "name": item.asset.name,
-                    "datatoken": item.quote.datatoken,
+                    "datatoken": item.service.datatoken,
                     "datatokens": "1" if item.needs_order else "0",
                     "fee": {"token": item.fee[0], "amount": str(item.fee[1])} if item.fee else None,
                     "valid_order": item.quote.valid_order,
@@ -206,20 +205,28 @@ class Orders:
         *,
         environment: str = "free",
         duration: int = 3600,
+        valid_until: int | None = None,
         known_orders: dict[str, str] | None = None,
     ) -> Quote:
         """Ask what a job takes; nothing is spent.
 
         :param environment: ``free``, ``cheapest``, or an environment's id
-        :param duration: how long the environment is wanted, seconds
+        :param duration: how long the environment is wanted, for one job or several after each other, seconds
+        :param valid_until: until when it is wanted instead, seconds since 1970. With the moment a known order was
+            paid until, that order costs nothing more; any later moment renews it on the chain
         :param known_orders: DID → id of an earlier order transaction, to be used again if it is still good
         :raises NotAllowedError: when the algorithm may not run on a dataset, or the Provider refuses otherwise
-        :raises InvalidInputError: when the duration is longer than the environment allows
+        :raises InvalidInputError: when a parameter is not what it has to be
         """
         if not dataset_dids:
             raise InvalidInputError("a job needs at least one dataset")
-        if isinstance(duration, bool) or not isinstance(duration, int) or duration <= 0:
-            raise InvalidInputError(f"duration must be a number of seconds above 0, not {duration!r}")
+        for name, value in (("duration", duration), ("valid_until", valid_until)):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | None)
+                or (value is not None and value <= 0)
+            ):
+                raise InvalidInputError(f"{name} must be a number of seconds above 0, not {value!r}")
         datasets = [self._client.assets.resolve(did) for did in dataset_dids]
         algorithm = self._client.assets.resolve(algorithm_did)
         if algorithm.kind != "algorithm":
@@ -229,28 +236,24 @@ class Orders:
         algorithm_service = algorithm.service("access", "compute")
         provider_url = services[0].endpoint
         chosen = self.environment(environment, provider_url)
-        if chosen.max_job_duration and duration > chosen.max_job_duration:
-            raise InvalidInputError(
-                f"environment {chosen.id} runs jobs for at most {chosen.max_job_duration} s, not {duration} s"
-            )
-        valid_until = int(time.time()) + duration
+        until = valid_until or int(time.time()) + duration
         inputs = [
             AssetInput(asset.did, service.id, known.get(asset.did))
             for asset, service in zip(datasets, services, strict=True)
         ]
         algorithm_input = AssetInput(algorithm.did, algorithm_service.id, known.get(algorithm.did))
         quotes, algorithm_quote = self._client.services(provider_url).quote(
-            inputs, algorithm_input, chosen.id, valid_until, chosen.consumer_address
+            inputs, algorithm_input, chosen.id, until, chosen.consumer_address
         )
         return Quote(
             provider_url=provider_url,
             environment=chosen,
-            valid_until=valid_until,
+            valid_until=until,
             datasets=tuple(
-                QuotedAsset(asset, service.id, service.index, quote)
+                QuotedAsset(asset, service, quote)
                 for asset, service, quote in zip(datasets, services, quotes, strict=True)
             ),
-            algorithm=QuotedAsset(algorithm, algorithm_service.id, algorithm_service.index, algorithm_quote),
+            algorithm=QuotedAsset(algorithm, algorithm_service, algorithm_quote),
         )
 
     # ------------------------------------------------------------------ paying
@@ -291,22 +294,22 @@ class Orders:
         did = item.asset.did
         if item.quote.valid_order and item.quote.provider_fee is None:
             logger.info("Order %s of %s is still good", item.quote.valid_order, did)
-            return OrderedAsset(did, item.service_id, item.quote.valid_order.lower(), item.user_data)
+            return OrderedAsset(did, item.service.id, item.quote.valid_order.lower(), item.user_data)
         if item.quote.valid_order:
             transaction = self._renew(item)
         else:
             transaction = self._order(quote, item, max_price, spent)
-            _add(spent.datatokens, item.quote.datatoken, ONE_DATATOKEN)
+            _add(spent.datatokens, item.service.datatoken, ONE_DATATOKEN)
         if item.fee:
             _add(spent.tokens, *item.fee)
-        return OrderedAsset(did, item.service_id, transaction.lower(), item.user_data)
+        return OrderedAsset(did, item.service.id, transaction.lower(), item.user_data)
 
     def _renew(self, item: QuotedAsset) -> str:
         step = f"renew order of {item.asset.did}"
         resumed = self._client.transactions.resume(step)
         if resumed is not None:
             return resumed.hash
-        token = self._client.datatokens.contract(item.quote.datatoken)
+        token = self._client.datatokens.contract(item.service.datatoken)
         self._approve(item, token, {})
         with self._client.transactions.step(step) as tx:
             token.reuse_order(item.quote.valid_order, _contract_fee(item), tx)
@@ -321,12 +324,12 @@ class Orders:
         resumed = transactions.resume(step)
         if resumed is not None:
             return resumed.hash
-        token = datatokens.contract(item.quote.datatoken)
+        token = datatokens.contract(item.service.datatoken)
         held = int(token.balanceOf(self._client.address)) >= ONE_DATATOKEN
         exchange = None if held or datatokens.has_dispenser(token) else self._exchange(item, token)
         limit = MAX_UINT256 if max_price is None else max_price
         price = 0 if exchange is None else datatokens.checked_price(exchange, token, ONE_DATATOKEN, limit)
-        fee, consumer, index = _contract_fee(item), quote.environment.consumer_address, item.service_index
+        fee, consumer, index = _contract_fee(item), quote.environment.consumer_address, item.service.index
         together = not held and token.getId() == 2
         self._approve(item, token, {exchange.base_token: price} if exchange and together else {})
         if exchange is not None:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from airflow_ocean.c2d.errors import InvalidInputError
-from airflow_ocean.c2d.units import MAX_UINT256, parse_address
+from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, parse_address
 
+# A trusted publisher whom nobody can be. Provider takes two empty trust lists as "everybody", Ocean Node as "nobody";
+# a list with this entry means nobody to both.
+NOBODY = ZERO_ADDRESS
 CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 # Of each type of file, what must be given; source: Provider file_types and ocean_lib.structures.file_objects.
 FILE_FIELDS: dict[str, tuple[str, ...]] = {
@@ -49,18 +52,23 @@ class AlgorithmContainer:
 class ComputePolicy:
     """What a dataset's publisher allows algorithms to do.
 
+    Where both lists have entries, an algorithm must be on the one and its publisher on the other. Where both are
+    empty nobody may compute, unless ``open_to_all``.
+
     :param trusted_algorithms: entries {did, filesChecksum, containerSectionChecksum}; usually left to ``allow_algorithm``
-    :param trusted_publishers: addresses whose every algorithm is allowed
+    :param trusted_publishers: addresses whose algorithms are allowed
+    :param open_to_all: every published algorithm may run
     """
 
     allow_raw_algorithm: bool = False
     allow_network_access: bool = False
     trusted_algorithms: tuple[dict[str, str], ...] = ()
     trusted_publishers: tuple[str, ...] = ()
+    open_to_all: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Give the ``compute`` section of a service."""
-        return {
+        policy = {
             "allowRawAlgorithm": self.allow_raw_algorithm,
             "allowNetworkAccess": self.allow_network_access,
             "publisherTrustedAlgorithms": list(self.trusted_algorithms),
@@ -68,6 +76,18 @@ class ComputePolicy:
                 parse_address(address, "trusted publisher") for address in self.trusted_publishers
             ],
         }
+        return policy if self.open_to_all else closed(policy)
+
+
+def closed(policy: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``compute`` section in which empty lists allow nobody, and listed ones are not narrowed by that."""
+    algorithms = policy.get("publisherTrustedAlgorithms") or []
+    publishers = [p for p in policy.get("publisherTrustedAlgorithmPublishers") or [] if p != NOBODY]
+    return {
+        **policy,
+        "publisherTrustedAlgorithms": algorithms,
+        "publisherTrustedAlgorithmPublishers": publishers if algorithms or publishers else [NOBODY],
+    }
 
 
 @dataclass(frozen=True)

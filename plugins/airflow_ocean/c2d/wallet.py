@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -19,6 +20,10 @@ from airflow_ocean.c2d.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
+
+# eth_account brings in py_ecc, which raises the limit to 100,000: deeply nested JSON from outside then overflows the C
+# stack and kills the process instead of raising RecursionError. Airflow itself works with up to 5,000.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 5_000))
 
 
 class Wallet:

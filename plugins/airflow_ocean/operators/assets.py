@@ -87,7 +87,6 @@ class _PublishOperator(OceanBaseOperator):
         with self.client(context) as client:
             published = client.assets.publish(spec)
         self.note_explorer_pages(transactions=published.transactions, nft_address=published.nft_address)
-        self.log.info("Published the %s %r as %s", spec.kind, spec.name, published.did)
         instance = context["ti"]
         instance.xcom_push("nft_address", published.nft_address)
         instance.xcom_push("datatoken_address", published.datatoken_address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -89,8 +90,8 @@ class OceanPayForComputeOperator(OceanBaseOperator):
             quote = client.orders.quote(datasets, algorithm, environment=environment, duration=duration)
             order = client.orders.pay(quote, max_price=max_price)
         self.note_explorer_pages(transactions=order.transactions)
-        self.log.info("Ordered %s with %s: %s", ", ".join(datasets), algorithm, ", ".join(order.transactions))
-        context["ti"].xcom_push("order", order.to_dict())
+        # By way of its text, as an XCom keeps tuples as objects of Airflow's own and not as plain JSON.
+        context["ti"].xcom_push("order", json.loads(json.dumps(order.to_dict())))
         context["ti"].xcom_push("cost", order.cost)
         return list(order.transactions)
 
@@ -127,7 +128,6 @@ class OceanStartComputeOperator(OceanBaseOperator):
         with self.client(context) as client:
             job = client.jobs.start(order, custom_data=custom_data)
             consumer_address = client.address
-        self.log.info("Started %s at %s", job.describe(), order.provider_url)
         context["ti"].xcom_push("provider_url", order.provider_url)
         context["ti"].xcom_push("consumer_address", consumer_address)
         return job.id

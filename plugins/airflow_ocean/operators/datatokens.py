@@ -85,18 +85,7 @@ class OceanTransferDatatokensOperator(OceanBaseOperator):
             # All are looked up before the first transaction, so that a wrong DID costs nothing.
             assets = [client.assets.resolve(did) for did in asset_dids]
             for asset in assets:
-                sent = _move(client, method, asset, amount, receiver, max_price)
-                transactions += sent
-                self.log.info(
-                    "%s %s datatoken(s) of %s for %s: %s",
-                    {"mint": "Minted", "transfer": "Transferred", "dispense": "Dispensed", "buy": "Bought"}[
-                        method
-                    ],
-                    self.amount,
-                    asset.did,
-                    receiver,
-                    ", ".join(sent),
-                )
+                transactions += _move(client, method, asset, amount, receiver, max_price)
         self.note_explorer_pages(transactions=transactions)
         return transactions
 

@@ -43,6 +43,13 @@ def test_the_first_base_given_counts(tmp_path, context, monkeypatch):
     assert base(None, None) == "/home/artifacts"
 
 
+@pytest.mark.parametrize("base", ["nostore://bucket", "{file}/below"])
+def test_a_base_that_cannot_be_used_is_refused(tmp_path, context, base):
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInputError, match="artifact base"):
+        artifact_folder(context, base.format(file=tmp_path / "file"))
+
+
 @pytest.mark.parametrize(
     "text", ["..", ".", "../../etc/passwd", "a/b", "a\\b", "a b", "a:b", "x" * 500, "ä", "-", ".x"]
 )

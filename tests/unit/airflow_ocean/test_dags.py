@@ -72,7 +72,7 @@ def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
     ],
 )
 def test_a_bad_param_is_refused(dagbag, name, wrong):
-    with pytest.raises(ValueError, match=str(wrong) or "short"):
+    with pytest.raises(ValueError, match="Failed validating"):
         dagbag.dags["ocean_c2d"].params.get_param(name).resolve(wrong)
 
 

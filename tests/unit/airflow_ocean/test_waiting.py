@@ -11,7 +11,6 @@ from airflow.sdk.serde import deserialize, serialize
 
 from airflow_ocean.c2d.errors import (
     InvalidInputError,
-    JobFailedError,
     JobNotFoundError,
     ServiceUnavailableError,
 )
@@ -187,8 +186,3 @@ def test_a_failure_is_skipped_where_airflow_skips(connection, context, flag):
     event = {"event": "error", "job_id": "job-1", "type": "JobNotFoundError", "message": "gone"}
     with pytest.raises(AirflowSkipException, match="gone"):
         make_sensor(**{flag: True}).execute_complete(context, event)
-
-
-def test_job_failed_error_is_what_a_failed_job_gives():
-    assert OceanComputeSensor.execute_complete.__doc__ is not None
-    assert JobFailedError.__name__ in OceanComputeSensor.execute_complete.__doc__

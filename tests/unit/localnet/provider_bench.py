@@ -217,9 +217,9 @@ class Bench:
         return transaction
 
     def create_nft(self) -> tuple[str, str]:
-        """Create a data NFT with a datatoken, of which Bob and the compute environment get ten each."""
+        """Create a data NFT with a datatoken, of which Bob and the compute environment get fifty each."""
         alice = accounts.ALICE
-        ten = 10 * 10**18
+        fifty = 50 * 10**18
         transaction = self.transact(
             alice,
             self.addresses["ERC721Factory"],
@@ -238,7 +238,7 @@ class Bench:
         created = self.chain.events_of(receipt, "ERC721Factory", "NFTCreated")[0]
         token = self.chain.events_of(receipt, "ERC721Factory", "TokenCreated")[0].arguments["newTokenAddress"]
         for account in (accounts.BOB, accounts.COMPUTE):
-            self.transact(alice, token, "ERC20Template", "mint", account.address, ten)
+            self.transact(alice, token, "ERC20Template", "mint", account.address, fifty)
         return created.arguments["newTokenAddress"], token
 
     def set_metadata(self, nft: str, data: bytes, flags: int, digest: bytes, state: int = 0) -> str:

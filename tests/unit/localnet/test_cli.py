@@ -257,13 +257,16 @@ def test_an_interrupted_up_leaves_nothing(home: Path, number: signal.Signals) ->
     assert processes_of(home) == []
 
 
+def start_in_the_foreground(home: Path, *words: str) -> subprocess.Popen[str]:
+    process = start(home, "up", "--foreground", *words)
+    assert process.stdout
+    assert any("Ctrl-C" in line for line in process.stdout), "it ended without saying how to stop it"
+    return process
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_in_the_foreground_it_ends_with_the_command(home: Path, number: signal.Signals) -> None:
-    process = start(home, "up", "--foreground", "--base-port", "0")
-    assert process.stdout
-    for line in process.stdout:
-        if "Ctrl-C" in line:
-            break
+    process = start_in_the_foreground(home, "--base-port", "0")
     assert run(home, "status").returncode == 0
     process.send_signal(number)
     process.communicate(timeout=60)
@@ -272,8 +275,7 @@ def test_in_the_foreground_it_ends_with_the_command(home: Path, number: signal.S
 
 
 def test_in_the_foreground_it_notices_a_death_and_a_down(home: Path) -> None:
-    process = start(home, "up", "--foreground", "--base-port", "0")
-    wait_until(lambda: home.exists() and run(home, "status").returncode == 0, "the network is up")
+    process = start_in_the_foreground(home, "--base-port", "0")
     record = ProcessTable(home).running("files")
     assert record
     os.kill(record.pid, signal.SIGKILL)
@@ -282,8 +284,7 @@ def test_in_the_foreground_it_notices_a_death_and_a_down(home: Path) -> None:
     assert "files has died" in output
     assert processes_of(home) == []
 
-    process = start(home, "up", "--foreground")
-    wait_until(lambda: run(home, "status").returncode == 0, "the network is up")
+    process = start_in_the_foreground(home)
     assert run(home, "down").returncode == 0
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output

@@ -225,7 +225,12 @@ def test_wrong_fields(
 )
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"[1]", b'"text"', b"null", b"7", b'{"dataset": 3, "datasets": 4}', b"\xff\xfe"],
+    [
+        *(b"", b"{", b"[]", b"[1]", b'"text"', b"null", b"7", b"\xff\xfe", b"[" * 100_000),
+        b'{"dataset": 3, "datasets": 4}',
+        b'{"did": "did:op:\\ud800", "serviceId": "1", "nonce": NaN}',
+    ],
+    ids=range(11),
 )
 def test_nonsense_is_refused(bench: Bench, path: str, body: bytes) -> None:
     answer = bench.http.post(path, content=body, headers={"Content-Type": "application/json"})
@@ -535,7 +540,7 @@ def test_the_process_keeps_secrets_out_of_its_log(bench: Bench, tmp_path: Path) 
     finally:
         process.terminate()
         log, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert "Application shutdown complete" in log
     assert "/api/services/compute" in log
     assert signature not in log
     assert "secret" not in log
@@ -547,4 +552,3 @@ def answers(url: str) -> bool:
         return httpx.get(url).status_code == 200
     except httpx.HTTPError:
         return False
-

@@ -66,7 +66,6 @@ class OrderQuote:
     :param valid_order: the offered order, if the Provider accepts it
     """
 
-    datatoken: str
     provider_fee: dict[str, Any] | None
     valid_order: str | None
 

@@ -397,11 +397,10 @@ def _asset(item: AssetInput) -> dict[str, Any]:
 
 
 def _order_quote(entry: dict[str, Any]) -> OrderQuote:
-    return OrderQuote(
-        datatoken=entry["datatoken"],
-        provider_fee=entry.get("providerFee"),
-        valid_order=entry.get("validOrder") or None,
-    )
+    valid_order, fee = entry.get("validOrder") or None, entry.get("providerFee")
+    if valid_order is None and not (isinstance(fee, dict) and entry.get("datatoken")):
+        raise KeyError("datatoken, providerFee")
+    return OrderQuote(provider_fee=fee, valid_order=valid_order)
 
 
 def _only_job(answer: Any, what: str) -> Job:

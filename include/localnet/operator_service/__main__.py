@@ -1,0 +1,47 @@
+"""Starts the operator-service: ``python -m include.localnet.operator_service``."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from pathlib import Path
+
+from include.localnet.operator_service.app import Routes, create_app
+from include.localnet.operator_service.engine import Engine
+from include.localnet.operator_service.environments import environments_on_offer, network_addresses
+from include.localnet.operator_service.provider_client import ProviderClient
+from include.localnet.operator_service.sandbox import Sandbox, SandboxUnavailable
+from include.localnet.operator_service.signatures import allowed_providers
+from include.localnet.operator_service.store import Store
+from include.localnet.service import ServiceSettings, required, serve
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Read the settings, check the sandbox, serve."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = ServiceSettings.from_environment()
+    environments, allowed = environments_on_offer(), allowed_providers()
+    network = network_addresses(Path(required("ADDRESS_FILE")))
+    client = ProviderClient(required("COMPUTE_PRIVATE_KEY"))
+    settings.state.mkdir(parents=True, exist_ok=True)
+    with (settings.state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # A second one would take the first one's jobs for leftovers and end them.
+            raise SystemExit(f"Another operator-service works in {settings.state}; stop it first") from error
+        sandbox = Sandbox(settings.state)
+        try:
+            sandbox.check()
+        except SandboxUnavailable as error:
+            logger.error("Jobs will fail, because no sandbox can be set up: %s", error)
+        store = Store(settings.state / "operator.sqlite")
+        engine = Engine(store, environments, client, sandbox, settings.state)
+        routes = Routes(store, engine, environments, network, client.address, allowed)
+        serve(create_app(routes, engine), settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""An Airflow of the tests' own on the local network, and runs of its DAGs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from include.localnet.cli import exports
+from tests.support.airflow import PROJECT, migrate_database, prepare_airflow_home
+
+prepare_airflow_home()
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from include.localnet.settings import NetworkSettings
+
+
+@pytest.fixture(scope="session")
+def airflow_home(localnet: NetworkSettings) -> Iterator[Path]:
+    """An Airflow whose database is there, and whose connections are wallets on the local network."""
+    home = prepare_airflow_home()
+    migrate_database()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in exports(localnet).items():
+            patch.setenv(name, value)
+        yield home
+
+
+@dataclass
+class FinishedRun:
+    """A DAG run that is over.
+
+    :param states: each task's state
+    :param tries: how often each task was tried
+    :param xcoms: by task and key; without the links that Airflow keeps there, too
+    """
+
+    run_id: str
+    states: dict[str, str] = field(default_factory=dict)
+    tries: dict[str, int] = field(default_factory=dict)
+    xcoms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="session")
+def run_dag(airflow_home: Path) -> Callable[..., FinishedRun]:
+    """Run a DAG of the project to its end through ``dag.test()``, with a configuration for its params."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    def run(dag_id: str, **configuration: Any) -> FinishedRun:
+        dag = DagBag(PROJECT / "dags").dags[dag_id]
+        dag_run = dag.test(run_conf=configuration)
+        finished = FinishedRun(dag_run.run_id)
+        with create_session() as session:
+            for instance in dag_run.get_task_instances(session=session):
+                finished.states[instance.task_id] = str(instance.state)
+                finished.tries[instance.task_id] = instance.try_number
+            for xcom in session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_id)):
+                if not xcom.key.startswith("_link_"):
+                    # As it is stored: what is not plain JSON shows as Airflow's own encoding of it.
+                    finished.xcoms.setdefault(xcom.task_id, {})[xcom.key] = json.loads(xcom.value)
+        return finished
+
+    return run

@@ -1,0 +1,206 @@
+"""The DAG ``ocean_c2d`` run for real through ``dag.test()``: chain, services, jobs and artifacts are looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from include.localnet import accounts
+from include.localnet.ethereum import Chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from include.localnet.settings import NetworkSettings
+    from tests.e2e.conftest import FinishedRun
+
+pytestmark = pytest.mark.e2e
+
+DID = re.compile(r"did:op:[0-9a-f]{64}")
+TRANSACTION = re.compile(r"0x[0-9a-f]{64}")
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+FAILING_ALGORITHM = """
+print("looking at the data")
+raise SystemExit("this algorithm gives up on purpose")
+"""
+
+
+def path_of(uri: str) -> Path:
+    assert uri.startswith("file:///")
+    return Path(uri.removeprefix("file://"))
+
+
+def ddo_of(did: str, network: NetworkSettings) -> dict:
+    answer = httpx.get(f"{network.metadata_cache_url}/api/aquarius/assets/ddo/{did}", trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def jobs_of_bob(network: NetworkSettings) -> dict[str, dict]:
+    answer = httpx.get(
+        f"{network.provider_url}/api/services/compute",
+        params={"consumerAddress": accounts.BOB.address},
+        trust_env=False,
+    )
+    assert answer.status_code == 200, answer.text
+    return {job["jobId"]: job for job in answer.json()}
+
+
+@pytest.fixture(scope="module")
+def module_artifacts(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        base = tmp_path_factory.mktemp("artifact base") / "all artifacts"
+        patch.setenv("AIRFLOW_OCEAN_ARTIFACTS", str(base))
+        yield base
+
+
+@pytest.fixture(scope="module")
+def run(module_artifacts: Path, run_dag: Callable[..., FinishedRun]) -> FinishedRun:
+    return run_dag("ocean_c2d", dataset_name="Branin of the test", custom_data={"seed": 3})
+
+
+def test_every_task_succeeds_at_its_first_try(run):
+    assert set(run.states.values()) == {"success"}, run.states
+    assert set(run.tries.values()) == {1}
+
+
+def test_the_xcoms_are_those_of_the_contract(run):
+    assert {task: set(values) for task, values in run.xcoms.items()} == {
+        "publish_dataset": {"return_value", "nft_address", "datatoken_address", "transactions"},
+        "publish_algorithm": {"return_value", "nft_address", "datatoken_address", "transactions"},
+        "allow_algorithm": {"return_value", "transactions"},
+        "transfer_datatokens": {"return_value"},
+        "pay_for_compute": {"return_value", "order", "cost"},
+        "start_compute": {"return_value", "provider_url", "consumer_address"},
+        "wait_for_compute": {"return_value", "status", "duration"},
+        "fetch_and_plot.fetch_results": {"return_value", "manifest"},
+        "fetch_and_plot.plot": {"return_value"},
+    }
+    for task in ("publish_dataset", "publish_algorithm"):
+        values = run.xcoms[task]
+        assert DID.fullmatch(values["return_value"])
+        assert ADDRESS.fullmatch(values["nft_address"])
+        assert ADDRESS.fullmatch(values["datatoken_address"])
+        assert values["transactions"]
+    assert run.xcoms["allow_algorithm"]["return_value"] == run.xcoms["publish_dataset"]["return_value"]
+    assert len(run.xcoms["transfer_datatokens"]["return_value"]) == 2
+    assert len(run.xcoms["pay_for_compute"]["return_value"]) == 2
+    start, wait = run.xcoms["start_compute"], run.xcoms["wait_for_compute"]
+    assert start["consumer_address"] == accounts.BOB.address
+    assert wait["return_value"] == start["return_value"]
+    assert wait["duration"] > 0
+
+
+def test_no_secret_and_no_data_in_the_xcoms(run, localnet):
+    everything = json.dumps(run.xcoms)
+    for account in accounts.ACCOUNTS:
+        assert account.private_key[2:] not in everything
+    assert "branin.arff" not in everything
+    assert localnet.files_url not in everything
+    assert "signature" not in everything
+    # Plain JSON, no objects in Airflow's encoding.
+    assert "__classname__" not in everything
+
+
+def test_the_assets_are_resolvable_and_the_algorithm_is_trusted(run, localnet):
+    dataset = ddo_of(run.xcoms["publish_dataset"]["return_value"], localnet)
+    algorithm = ddo_of(run.xcoms["publish_algorithm"]["return_value"], localnet)
+    assert dataset["metadata"]["name"] == "Branin of the test"
+    assert dataset["nft"]["owner"] == algorithm["nft"]["owner"] == accounts.ALICE.address
+    assert dataset["nftAddress"] == run.xcoms["publish_dataset"]["nft_address"]
+    # Compute only: nobody may download the data.
+    (service,) = dataset["services"]
+    assert service["type"] == "compute"
+    assert service["datatokenAddress"] == run.xcoms["publish_dataset"]["datatoken_address"]
+    assert [trusted["did"] for trusted in service["compute"]["publisherTrustedAlgorithms"]] == [
+        algorithm["id"]
+    ]
+    assert algorithm["metadata"]["algorithm"]["container"]["image"] == "oceanprotocol/algo_dockers"
+
+
+def test_every_transaction_is_mined_and_the_datatokens_are_spent(run, localnet):
+    chain = Chain(localnet.rpc_url)
+    transactions = [
+        transaction
+        for values in run.xcoms.values()
+        for key in ("transactions", "return_value")
+        for transaction in (values.get(key) if isinstance(values.get(key), list) else [])
+        if TRANSACTION.fullmatch(transaction)
+    ]
+    assert len(transactions) == len(set(transactions)) >= 9
+    for transaction in transactions:
+        assert chain.receipt(transaction)["status"] == "0x1"
+    orders = run.xcoms["pay_for_compute"]["return_value"]
+    for publish, order in zip(("publish_dataset", "publish_algorithm"), orders, strict=True):
+        datatoken = run.xcoms[publish]["datatoken_address"]
+        receipt = chain.receipt(order)
+        assert receipt["from"].lower() == accounts.BOB.address.lower()
+        assert receipt["to"].lower() == datatoken.lower()
+        # One was minted for Bob, and the order took it.
+        assert chain.call(datatoken, "ERC20Template", "balanceOf", accounts.BOB.address) == 0
+
+
+def test_the_job_is_finished_and_there_is_one(run, localnet):
+    orders = run.xcoms["pay_for_compute"]["return_value"]
+    jobs = [job for job in jobs_of_bob(localnet).values() if job["agreementId"] in orders]
+    (job,) = jobs
+    assert job["jobId"] == run.xcoms["start_compute"]["return_value"]
+    assert int(job["status"]) == 70
+    assert job["dateFinished"]
+    assert job["statusText"] == run.xcoms["wait_for_compute"]["status"]
+
+
+def test_the_artifacts_are_what_the_manifest_says(run, module_artifacts):
+    fetched = run.xcoms["fetch_and_plot.fetch_results"]
+    manifest_path = path_of(fetched["manifest"])
+    assert manifest_path.is_relative_to(module_artifacts / "ocean_c2d")
+    manifest = json.loads(manifest_path.read_text())
+    assert manifest["job_id"] == run.xcoms["start_compute"]["return_value"]
+    assert manifest["dataset_dids"] == [run.xcoms["publish_dataset"]["return_value"]]
+    assert manifest["algorithm_did"] == run.xcoms["publish_algorithm"]["return_value"]
+    assert [file["uri"] for file in manifest["files"]] == fetched["return_value"]
+    assert {file["type"] for file in manifest["files"]} >= {"output", "algorithmLog"}
+    for file in manifest["files"]:
+        content = path_of(file["uri"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file["size"], file["sha256"])
+
+
+def test_the_result_is_a_good_model_of_the_function(run):
+    from airflow_ocean.c2d.results import decode_result
+    from include.branin.plot import fit_figures
+
+    manifest = json.loads(path_of(run.xcoms["fetch_and_plot.fetch_results"]["manifest"]).read_text())
+    (output,) = [file for file in manifest["files"] if file["type"] == "output"]
+    figures = fit_figures(decode_result(path_of(output["uri"])).value)
+    assert figures.r2 > 0.9
+
+
+def test_the_plot_is_a_picture(run):
+    plot = path_of(run.xcoms["fetch_and_plot.plot"]["return_value"]).read_bytes()
+    assert plot.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(plot) > 20_000
+
+
+def test_a_failing_algorithm_fails_the_wait_with_its_log(module_artifacts, run_dag, localnet, capfd):
+    localnet.files_folder.mkdir(parents=True, exist_ok=True)
+    (localnet.files_folder / "failing.py").write_text(FAILING_ALGORITHM)
+    run = run_dag("ocean_c2d", algorithm_url=f"{localnet.files_url}/failing.py")
+    assert run.states["wait_for_compute"] == "failed"
+    assert (
+        run.states["fetch_and_plot.fetch_results"] == run.states["fetch_and_plot.plot"] == "upstream_failed"
+    )
+    # Waiting again would not help.
+    assert run.tries["wait_for_compute"] == 1
+    assert "wait_for_compute" not in run.xcoms
+    shown = "".join(capfd.readouterr())
+    assert "this algorithm gives up on purpose" in shown
+    assert "JobFailedError" in shown
+    for account in accounts.ACCOUNTS:
+        assert account.private_key[2:] not in shown

@@ -1,0 +1,413 @@
+"""Publishing, allowing, paying and computing on the local network."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Credentials, Pricing
+from airflow_ocean.c2d.errors import (
+    AssetNotFoundError,
+    CostLimitError,
+    InsufficientFundsError,
+    InvalidInputError,
+    JobNotFoundError,
+    NotAllowedError,
+    OrderInUseError,
+    ServiceUnavailableError,
+    TransactionRevertedError,
+)
+from airflow_ocean.c2d.jobs import async_get_job, get_job
+from airflow_ocean.c2d.journal import MemoryJournal
+from airflow_ocean.c2d.orders import ONE_DATATOKEN
+from include.localnet.accounts import ALICE, BOB
+from tests.support.waiting import wait_until
+from tests.unit.c2d.conftest import CONTAINER, Branin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.jobs import Job
+    from airflow_ocean.c2d.orders import Order
+
+UNKNOWN_DID = "did:op:" + "0" * 64
+
+
+def finished(client: OceanClient, job: Job) -> Job:
+    return (
+        wait_until(lambda: (found := client.jobs.get(job.id)).is_finished and found, f"{job.id} ends") or job
+    )
+
+
+def output_of(client: OceanClient, job: Job) -> bytes:
+    with client.jobs.open_result(job.id, job.outputs[0].index) as stream:
+        return b"".join(stream.chunks)
+
+
+def paid(client: OceanClient, branin: Branin, environment: str = "free", **options: Any) -> Order:
+    quote = client.orders.quote(
+        [branin.dataset.did], branin.algorithm.did, environment=environment, **options
+    )
+    return client.orders.pay(quote)
+
+
+class TestPublishing:
+    def test_a_dataset_is_compute_only_and_indexed(
+        self, publisher: OceanClient, data_file: dict[str, str]
+    ) -> None:
+        published = publisher.assets.publish(
+            AssetSpec("dataset", "Mine", (data_file,), tags=("a",), description="b")
+        )
+        asset = publisher.assets.resolve(published.did)
+        assert [service.type for service in asset.services] == ["compute"]
+        assert asset.nft_address == published.nft_address
+        assert asset.services[0].datatoken == published.datatoken_address
+        assert asset.owner == ALICE.address
+        assert asset.ddo["metadata"]["tags"] == ["a"]
+        assert asset.ddo["event"]["tx"] == published.transactions[-1]
+
+    def test_a_retry_goes_on_with_the_same_nft(
+        self,
+        client_of: Callable[..., OceanClient],
+        data_file: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        journal = MemoryJournal()
+        spec = AssetSpec("dataset", "Interrupted", (data_file,))
+        first = client_of(ALICE, journal)
+        services = first.services()
+
+        def broken(_ddo: dict[str, Any]) -> None:
+            raise ServiceUnavailableError("Aquarius is away")
+
+        monkeypatch.setattr(services, "prepare_metadata", broken)
+        with pytest.raises(ServiceUnavailableError):
+            first.assets.publish(spec)
+        (created,) = first.transactions.mined
+        published = client_of(ALICE, journal).assets.publish(spec)
+        assert published.transactions[0] == created.hash
+        assert client_of(ALICE, journal).assets.publish(spec) == published
+
+    @pytest.mark.parametrize("services", [("compute", "access"), ("access",)])
+    def test_services_as_asked(
+        self, publisher: OceanClient, data_file: dict[str, str], services: Any
+    ) -> None:
+        published = publisher.assets.publish(AssetSpec("dataset", "Open", (data_file,), services=services))
+        assert tuple(s.type for s in publisher.assets.resolve(published.did).services) == services
+
+    def test_invalid_metadata_is_refused_by_the_index(
+        self, publisher: OceanClient, data_file: dict[str, str]
+    ) -> None:
+        with pytest.raises(InvalidInputError, match="validating the metadata of did:op:"):
+            publisher.assets.publish(AssetSpec("dataset", "Bad", (data_file,), tags=(5,)))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("did", ["", "did:op:1", "did:eth:" + "0" * 64, None])
+    def test_no_did(self, publisher: OceanClient, did: Any) -> None:
+        with pytest.raises(InvalidInputError, match="is not a DID"):
+            publisher.assets.resolve(did)
+
+    def test_an_unknown_did(self, publisher: OceanClient) -> None:
+        with pytest.raises(AssetNotFoundError, match=UNKNOWN_DID):
+            publisher.assets.resolve(UNKNOWN_DID)
+
+
+class TestTrust:
+    def test_allowing_twice_and_revoking(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str]
+    ) -> None:
+        dataset = client_of(ALICE).assets.publish(AssetSpec("dataset", "Trusting", (data_file,))).did
+        with pytest.raises(NotAllowedError, match="refuses"):
+            client_of(BOB).orders.quote([dataset], branin.algorithm.did)
+        allowed = client_of(ALICE).assets.allow_algorithm(dataset, algorithm_did=branin.algorithm.did)
+        assert len(allowed.transactions) == 1
+        assert (
+            client_of(ALICE).assets.allow_algorithm(dataset, algorithm_did=branin.algorithm.did).transactions
+            == []
+        )
+        client_of(BOB).orders.quote([dataset], branin.algorithm.did)
+        revoked = client_of(ALICE).assets.revoke_algorithm(dataset, algorithm_did=branin.algorithm.did)
+        assert len(revoked.transactions) == 1
+        with pytest.raises(NotAllowedError, match="refuses"):
+            client_of(BOB).orders.quote([dataset], branin.algorithm.did)
+
+    def test_allowing_a_publisher(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str]
+    ) -> None:
+        dataset = client_of(ALICE).assets.publish(AssetSpec("dataset", "Trusting", (data_file,))).did
+        client_of(ALICE).assets.allow_algorithm(dataset, publisher=ALICE.address.lower())
+        client_of(BOB).orders.quote([dataset], branin.algorithm.did)
+        client_of(ALICE).assets.revoke_algorithm(dataset, publisher=ALICE.address)
+        with pytest.raises(NotAllowedError):
+            client_of(BOB).orders.quote([dataset], branin.algorithm.did)
+
+    def test_open_to_all(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str]
+    ) -> None:
+        spec = AssetSpec("dataset", "Open", (data_file,), compute=ComputePolicy(open_to_all=True))
+        dataset = client_of(ALICE).assets.publish(spec).did
+        assert client_of(BOB).orders.quote([dataset], branin.algorithm.did).datasets[0].needs_order
+
+    def test_a_stranger_may_not(self, stranger: OceanClient, branin: Branin) -> None:
+        with pytest.raises(TransactionRevertedError, match="Nothing was sent"):
+            stranger.assets.revoke_algorithm(branin.dataset.did, algorithm_did=branin.algorithm.did)
+
+    def test_a_dataset_is_no_algorithm(self, publisher: OceanClient, branin: Branin) -> None:
+        with pytest.raises(InvalidInputError, match="is a dataset, not an algorithm"):
+            publisher.assets.allow_algorithm(branin.dataset.did, algorithm_did=branin.dataset.did)
+
+    def test_one_of_both(self, publisher: OceanClient, branin: Branin) -> None:
+        with pytest.raises(InvalidInputError, match="either algorithm_did or publisher"):
+            publisher.assets.allow_algorithm(branin.dataset.did)
+
+
+class TestDatatokens:
+    def test_mint_and_transfer(
+        self, client_of: Callable[..., OceanClient], data_file: dict[str, str]
+    ) -> None:
+        token = (
+            client_of(ALICE).assets.publish(AssetSpec("dataset", "Minted", (data_file,))).datatoken_address
+        )
+        client_of(ALICE).datatokens.mint(token, BOB.address, 3 * ONE_DATATOKEN)
+        client_of(BOB).datatokens.transfer(token, ALICE.address, ONE_DATATOKEN)
+        assert client_of(ALICE).datatokens.balance(token) == ONE_DATATOKEN
+        with pytest.raises(NotAllowedError, match="is no minter"):
+            client_of(BOB).datatokens.mint(token, BOB.address, 1)
+        with pytest.raises(InsufficientFundsError, match="holds 2 .* needs 5"):
+            client_of(BOB).datatokens.transfer(token, ALICE.address, 5 * ONE_DATATOKEN)
+
+    def test_dispense_and_buy(self, client_of: Callable[..., OceanClient], data_file: dict[str, str]) -> None:
+        spec = AssetSpec("dataset", "Priced", (data_file,), pricing=Pricing.dispenser())
+        free = client_of(ALICE).assets.publish(spec).datatoken_address
+        client_of(BOB).datatokens.dispense(free, ONE_DATATOKEN)
+        assert client_of(BOB).datatokens.balance(free) == ONE_DATATOKEN
+        sold = (
+            client_of(ALICE)
+            .assets.publish(replace(spec, pricing=Pricing.fixed_rate(10**16)))
+            .datatoken_address
+        )
+        with pytest.raises(CostLimitError, match="nothing was bought"):
+            client_of(BOB).datatokens.buy(sold, ONE_DATATOKEN, max_price=10**16 - 1)
+        assert len(client_of(BOB).datatokens.buy(sold, ONE_DATATOKEN)) == 2
+        assert client_of(BOB).datatokens.balance(sold) == ONE_DATATOKEN
+        with pytest.raises(NotAllowedError, match="no active dispenser"):
+            client_of(BOB).datatokens.dispense(sold, 1)
+        with pytest.raises(NotAllowedError, match="no active fixed-rate exchange"):
+            client_of(BOB).datatokens.buy(free, 1)
+
+    @pytest.mark.parametrize("amount", [0, -1, 2**256, 1.0, True])
+    def test_amounts_refused(self, consumer: OceanClient, branin: Branin, amount: Any) -> None:
+        with pytest.raises(InvalidInputError, match="the amount must be above 0 wei"):
+            consumer.datatokens.transfer(branin.dataset.datatoken_address, ALICE.address, amount)
+
+    def test_receivers_refused(self, consumer: OceanClient, branin: Branin) -> None:
+        with pytest.raises(InvalidInputError, match="zero address"):
+            consumer.datatokens.transfer(branin.dataset.datatoken_address, "0x" + "0" * 40, 1)
+
+    def test_an_address_without_a_contract(self, consumer: OceanClient) -> None:
+        with pytest.raises(InvalidInputError, match="no datatoken contract at"):
+            consumer.datatokens.balance("0x" + "1" * 40)
+
+
+class TestComputing:
+    def test_in_a_free_environment(self, consumer: OceanClient, branin: Branin) -> None:
+        order = paid(consumer, branin)
+        # Template 2 dispenses and orders at once, template 1 takes two transactions.
+        assert len(consumer.transactions.mined) == 3
+        assert order.cost["datatokens"] == {
+            branin.dataset.datatoken_address: str(ONE_DATATOKEN),
+            branin.algorithm.datatoken_address: str(ONE_DATATOKEN),
+        }
+        job = consumer.jobs.start(order, {"seed": 3})
+        assert job.agreement_id == order.transactions[-1]
+        ended = finished(consumer, job)
+        assert ended.succeeded, consumer.jobs.log_tail(ended)
+        model = pickle.loads(output_of(consumer, ended))  # our own algorithm's
+        assert np.shape(model) == (15, 15)
+        assert "algorithmLog" in {file.type for file in ended.results}
+        # The order is still good: a second job costs nothing.
+        again = paid(
+            consumer,
+            branin,
+            known_orders={
+                branin.dataset.did: order.transactions[0],
+                branin.algorithm.did: order.transactions[1],
+            },
+            valid_until=order.valid_until,
+        )
+        assert again.transactions == order.transactions
+        assert again.cost["transactions"] == []
+        assert consumer.jobs.find(again) is None
+        second = consumer.jobs.start(again)
+        assert consumer.jobs.find(again) == consumer.jobs.get(second.id) or finished(consumer, second)
+        assert second.id != job.id
+
+    def test_in_a_paid_environment(self, consumer: OceanClient, branin: Branin) -> None:
+        environment = next(e for e in consumer.orders.environments() if not e.is_free)
+        ocean = consumer.contract_address("Ocean")
+        before = consumer.datatokens.balance(ocean)
+        order = paid(consumer, branin, environment.id, duration=120)
+        fee = int(order.cost["tokens"][ocean])
+        # The Provider counts from the moment it is asked.
+        assert 0 < fee <= 2 * int(environment.price_per_minute * 10**18)
+        assert consumer.datatokens.balance(ocean) == before - fee
+        ended = finished(consumer, consumer.jobs.start(order))
+        assert ended.succeeded, consumer.jobs.log_tail(ended)
+
+    def test_several_datasets(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str]
+    ) -> None:
+        spec = AssetSpec(
+            "dataset", "Second", (data_file,), compute=ComputePolicy(trusted_publishers=(ALICE.address,)),
+            pricing=Pricing.dispenser(),
+        )  # fmt: skip
+        second = client_of(ALICE).assets.publish(spec)
+        consumer = client_of(BOB)
+        quote = consumer.orders.quote([branin.dataset.did, second.did], branin.algorithm.did)
+        order = consumer.orders.pay(quote)
+        assert len(order.transactions) == 3
+        job = consumer.jobs.start(order)
+        assert set(job.dataset_dids or consumer.jobs.get(job.id).dataset_dids) >= {branin.dataset.did}
+        assert finished(consumer, job).is_finished
+
+    def test_a_price_is_paid_with_the_order(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str]
+    ) -> None:
+        for template in (1, 2):
+            spec = AssetSpec(
+                "dataset", f"Sold {template}", (data_file,), template=template, pricing=Pricing.fixed_rate(5 * 10**18),
+                compute=ComputePolicy(trusted_publishers=(ALICE.address,)),
+            )  # fmt: skip
+            dataset = client_of(ALICE).assets.publish(spec)
+            consumer = client_of(BOB)
+            ocean = consumer.contract_address("Ocean")
+            before = consumer.datatokens.balance(ocean)
+            quote = consumer.orders.quote([dataset.did], branin.algorithm.did)
+            with pytest.raises(CostLimitError, match="nothing was bought"):
+                consumer.orders.pay(quote, max_price=10**18)
+            order = consumer.orders.pay(quote)
+            assert consumer.datatokens.balance(ocean) == before - int(order.cost["tokens"][ocean])
+            assert int(order.cost["tokens"][ocean]) >= 5 * 10**18
+
+    def test_an_order_is_renewed_for_a_longer_time(self, consumer: OceanClient, branin: Branin) -> None:
+        order = paid(consumer, branin)
+        known = {branin.dataset.did: order.transactions[0], branin.algorithm.did: order.transactions[1]}
+        held = consumer.datatokens.balance(branin.dataset.datatoken_address)
+        renewed = paid(consumer, branin, known_orders=known, valid_until=order.valid_until + 60)
+        assert len(renewed.cost["transactions"]) == 2
+        assert renewed.cost["datatokens"] == {}
+        assert set(renewed.transactions).isdisjoint(order.transactions)
+        assert consumer.datatokens.balance(branin.dataset.datatoken_address) == held
+        assert finished(consumer, consumer.jobs.start(renewed)).succeeded
+
+    def test_a_failing_algorithm_shows_its_log(self, consumer: OceanClient, branin: Branin) -> None:
+        order = paid(consumer, branin)
+        ended = finished(consumer, consumer.jobs.start(order, {"kernel": "no such kernel"}))
+        assert not ended.succeeded
+        assert "no such kernel" in consumer.jobs.log_tail(ended)
+
+    def test_an_order_without_datatokens(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str]
+    ) -> None:
+        spec = AssetSpec(
+            "dataset", "Not given", (data_file,), compute=ComputePolicy(trusted_publishers=(ALICE.address,))
+        )
+        dataset = client_of(ALICE).assets.publish(spec)
+        consumer = client_of(BOB)
+        with pytest.raises(InsufficientFundsError, match="ask its publisher to send one"):
+            consumer.orders.pay(consumer.orders.quote([dataset.did], branin.algorithm.did))
+        assert consumer.transactions.mined == []
+
+    def test_a_denied_consumer(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str]
+    ) -> None:
+        consumer = client_of(BOB)
+        environment = consumer.orders.environment("free").consumer_address
+        spec = AssetSpec(
+            "dataset", "Private", (data_file,), compute=ComputePolicy(trusted_publishers=(ALICE.address,)),
+            credentials=Credentials(deny=(BOB.address, environment)),
+        )  # fmt: skip
+        dataset = client_of(ALICE).assets.publish(spec)
+        with pytest.raises(NotAllowedError, match="refuses"):
+            consumer.orders.quote([dataset.did], branin.algorithm.did)
+
+    @pytest.mark.parametrize("duration", [0, -5, "3600", True, 1.5])
+    def test_durations_refused(self, consumer: OceanClient, branin: Branin, duration: Any) -> None:
+        with pytest.raises(InvalidInputError, match="duration"):
+            consumer.orders.quote([branin.dataset.did], branin.algorithm.did, duration=duration)
+
+    def test_environments_refused(self, consumer: OceanClient, branin: Branin) -> None:
+        with pytest.raises(InvalidInputError, match="no compute environment 'moon'"):
+            consumer.orders.quote([branin.dataset.did], branin.algorithm.did, environment="moon")
+
+
+class TestJobs:
+    def test_an_order_runs_one_job_at_a_time(
+        self,
+        consumer: OceanClient,
+        client_of: Callable[..., OceanClient],
+        localnet: Any,
+        data_file: dict[str, str],
+    ) -> None:
+        (localnet.home / "files").mkdir(exist_ok=True)
+        (localnet.home / "files" / "sleepy.py").write_text("import time\nwhile True: time.sleep(1)\n")
+        sleepy = client_of(ALICE).assets.publish(
+            AssetSpec(
+                "algorithm",
+                "Sleepy",
+                ({"type": "url", "url": f"{localnet.files_url}/sleepy.py"},),
+                container=CONTAINER,
+                pricing=Pricing.dispenser(),
+            )  # fmt: skip
+        )
+        spec = AssetSpec(
+            "dataset", "For sleepers", (data_file,), compute=ComputePolicy(trusted_publishers=(ALICE.address,)),
+            pricing=Pricing.dispenser(),
+        )  # fmt: skip
+        dataset = client_of(ALICE).assets.publish(spec)
+        order = consumer.orders.pay(consumer.orders.quote([dataset.did], sleepy.did))
+        job = consumer.jobs.start(order)
+        with pytest.raises(OrderInUseError, match="another job that is not finished"):
+            consumer.jobs.start(order)
+        found = consumer.jobs.find(order)
+        assert found is not None
+        assert found.id == job.id
+        wait_until(lambda: consumer.jobs.get(job.id).state == 40, "the algorithm runs")
+        consumer.jobs.stop(job.id)
+        ended = finished(consumer, job)
+        assert not ended.succeeded
+        assert consumer.jobs.stop(job.id) == ended
+        assert consumer.jobs.find(order) is None
+        assert job.created is not None
+        assert consumer.jobs.find(order, started_after=job.created.timestamp()) == ended
+
+    def test_an_unknown_job(self, consumer: OceanClient) -> None:
+        with pytest.raises(JobNotFoundError):
+            consumer.jobs.get("0" * 32)
+
+    async def test_state_without_a_key(self, consumer: OceanClient, branin: Branin, network: Any) -> None:
+        job = consumer.jobs.start(paid(consumer, branin))
+        assert get_job(network.provider_url, BOB.address, job.id).id == job.id
+        assert (await async_get_job(network.provider_url, BOB.address, job.id)).id == job.id
+        with pytest.raises(JobNotFoundError):
+            await async_get_job(network.provider_url, ALICE.address, job.id)
+        with pytest.raises(ServiceUnavailableError, match="does not answer"):
+            await async_get_job("http://127.0.0.1:9", BOB.address, job.id)
+        assert finished(consumer, job).is_finished
+
+
+def test_checking_a_connection(consumer: OceanClient, network: Any) -> None:
+    assert [(check.part, check.ok) for check in consumer.check()] == [
+        ("chain", True),
+        ("contracts", True),
+        ("services", True),
+        ("wallet", True),
+    ]
+    from airflow_ocean.c2d.client import OceanClient
+
+    broken = OceanClient(replace(network, provider_url="http://127.0.0.1:9"), BOB.private_key)
+    assert {check.part for check in broken.check() if not check.ok} == {"services"}
