@@ -61,8 +61,8 @@ def stop(process: subprocess.Popen[str], grace: float) -> None:
     for member in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+    process.wait(5)  # before psutil, which would take the exit status away
     psutil.wait_procs(left, timeout=5)
-    process.wait(5)
 
 
 def _family(process: subprocess.Popen[str]) -> set[psutil.Process]:

@@ -95,10 +95,10 @@ def artifact_folder(context: Context, *bases: str | None) -> ObjectStoragePath:
     segments = [instance.dag_id, instance.run_id, instance.task_id]
     if instance.map_index is not None and instance.map_index >= 0:
         segments.append(str(instance.map_index))
-    folder = ObjectStoragePath(base.rstrip("/"))
-    for segment in segments:
-        folder = folder / path_segment(segment)
     try:
+        folder = ObjectStoragePath(base.rstrip("/"))
+        for segment in segments:
+            folder = folder / path_segment(segment)
         # Looked up before anything is written: an object store needs its Airflow provider.
         _ = folder.fs
         folder.mkdir(parents=True, exist_ok=True)

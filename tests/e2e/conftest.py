@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,7 @@ def run_dag(airflow_home: Path) -> Callable[..., FinishedRun]:
             for xcom in session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_id)):
                 if not xcom.key.startswith("_link_"):
                     # As it is stored: what is not plain JSON shows as Airflow's own encoding of it.
-                    finished.xcoms.setdefault(xcom.task_id, {})[xcom.key] = json.loads(xcom.value)
+                    finished.xcoms.setdefault(xcom.task_id, {})[xcom.key] = xcom.value
         return finished
 
     return run

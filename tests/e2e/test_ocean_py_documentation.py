@@ -47,7 +47,9 @@ def published(upstream_ocean: Any, alice: LocalAccount, data_url: str) -> tuple[
 
 def order_and_download(ocean: Any, ddo: Any, wallet: LocalAccount, folder: Path) -> bytes:
     """Main flow, 3: Bob consumes the dataset."""
-    order_tx_id = ocean.assets.pay_for_access_service(ddo, {"from": wallet}).hex()
+    order_tx_id = ocean.assets.pay_for_access_service(ddo, {"from": wallet})
+    # ocean-lib returns a hash when the wallet holds a datatoken, else the receipt of getting and ordering one
+    order_tx_id = getattr(order_tx_id, "transactionHash", order_tx_id).hex()
     asset_dir = ocean.assets.download_asset(ddo, wallet, str(folder), order_tx_id)
     return (Path(asset_dir) / "file0").read_bytes()
 

@@ -135,7 +135,11 @@ class Api:
 
     def _names(self, dids: list[Any]) -> dict[str, str]:
         documents = {did if isinstance(did, str) else json.dumps(did): self._document(did) for did in dids}
-        return {did: (found or {}).get("metadata", {}).get("name", "") for did, found in documents.items()}
+        # JSON-LD allows metadata to be a list of one; upstream finds no name in it either.
+        metadata = {did: (found or {}).get("metadata") for did, found in documents.items()}
+        return {
+            did: found.get("name", "") if isinstance(found, dict) else "" for did, found in metadata.items()
+        }
 
     async def query(self, request: Request) -> Response:
         """Search with an Elasticsearch query."""

@@ -191,6 +191,11 @@ class _Parser:
             if found is None:
                 raise self.error("_exists_ needs the name of a field")
             return _exists(_unescaped(found["term"]))
+        following = self._peek()
+        if following is not None and following.lastgroup == "field":
+            raise self.error(
+                f"two fields in a row, {name} and {following['field']}; escape a colon that is meant literally"
+            )
         return self._bare(replace(scope, where=[(name, 1.0)]))
 
     def _range(self, found: re.Match[str], scope: _Scope) -> Matcher:

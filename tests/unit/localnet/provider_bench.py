@@ -77,6 +77,9 @@ class Cupboard(ThreadingHTTPServer):
         self.seen: list[Seen] = []
         super().__init__(("127.0.0.1", 0), _CupboardHandler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of readers that hang up before the end: the Provider does when it has seen enough."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
