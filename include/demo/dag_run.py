@@ -72,6 +72,7 @@ def log_size() -> int:
 
 def prepare(home: Path) -> None:
     """Import what the run needs, and bring Airflow's database up to date when that has not been done."""
+    import httpx
     from airflow.sdk.execution_time.supervisor import in_process_api_server
     from airflow.utils.db import initdb
 
@@ -80,8 +81,12 @@ def prepare(home: Path) -> None:
     if not schema_is_current(home):
         initdb()
         remember_schema(home)
-    # The small API server that the first task would otherwise build, four seconds of computing, when all wait for it.
-    _ = in_process_api_server().transport
+    # The small API server behind the tasks builds itself at the first request: four seconds of computing, for which all
+    # else would wait.
+    with httpx.Client(
+        transport=in_process_api_server().transport, base_url="http://in-process.invalid"
+    ) as client:
+        client.get("/health").raise_for_status()
 
 
 def load(dag_id: str) -> DAG:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import IO, Any
 
 _NAME_WIDTH = 20
 _STATE_WIDTH = 8
+_TRANSACTION = re.compile("0x[0-9a-f]{64}")
 _WORDS = {"up_for_retry": "retrying"}
 
 
@@ -47,7 +49,10 @@ def _short(step: str) -> str:
 
 
 def _text(result: Any) -> str:
+    """Return a result in one short line; the end of the flow shows the important ones in full."""
     if isinstance(result, list):
         return ", ".join(_text(item) for item in result)
-    lines = str(result if result is not None else "").strip().splitlines()
-    return lines[0] if lines else ""
+    lines = str(result if result is not None else "").strip().splitlines() or [""]
+    if _TRANSACTION.fullmatch(lines[0]):
+        return f"{lines[0][:10]}…"
+    return lines[0].rpartition("/")[2] if lines[0].startswith("file://") else lines[0]

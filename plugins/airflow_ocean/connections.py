@@ -34,6 +34,7 @@ class OceanConnection:
     :param metadata_cache_url: root URL of Aquarius
     :param address_file: JSON file with contract addresses
     :param max_fee_gwei: the most a transaction may pay per unit of gas, in gwei
+    :param max_cost: the most one task may spend, see :class:`~airflow_ocean.c2d.limits.CostLimit`
     :param confirmations: blocks a transaction must be deep before it counts
     :param explorer_url: root URL of a block explorer
     :param artifact_base: folder or object storage URL for results
@@ -47,6 +48,7 @@ class OceanConnection:
     metadata_cache_url: str | None = None
     address_file: str | None = None
     max_fee_gwei: Decimal | None = None
+    max_cost: Any = None
     confirmations: int = 1
     explorer_url: str | None = None
     artifact_base: str | None = None
@@ -77,6 +79,7 @@ class OceanConnection:
             metadata_cache_url=extra.url("metadata_cache_url"),
             address_file=extra.text("address_file"),
             max_fee_gwei=extra.positive_decimal("max_fee_gwei"),
+            max_cost=extra.values.get("max_cost"),
             confirmations=extra.count("confirmations", 1),
             explorer_url=extra.url("explorer_url"),
             artifact_base=extra.text("artifact_base"),

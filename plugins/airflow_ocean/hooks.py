@@ -15,6 +15,7 @@ from airflow_ocean.connections import OceanConnection, spellings
 if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.journal import Journal
+    from airflow_ocean.c2d.limits import CostLimit
 
 
 class OceanHook(BaseHook):
@@ -22,7 +23,7 @@ class OceanHook(BaseHook):
 
     The connection: *host* is the chain's RPC URL; *password* the private key, or the password of the encrypted
     keystore file that the extra field *keystore_path* names. Further extra fields: *provider_url* (required),
-    *metadata_cache_url*, *address_file*, *max_fee_gwei*, *confirmations*, *explorer_url*, *artifact_base*.
+    *metadata_cache_url*, *address_file*, *max_fee_gwei*, *max_cost*, *confirmations*, *explorer_url*, *artifact_base*.
 
     :param ocean_conn_id: the Airflow connection
     """
@@ -76,14 +77,21 @@ class OceanHook(BaseHook):
             mask_secret(secret)
         return private_key
 
-    def get_client(self, journal: Journal | None = None) -> OceanClient:
+    def get_client(self, journal: Journal | None = None, limit: CostLimit | None = None) -> OceanClient:
         """Return a new client, which is a context manager.
 
         :param journal: where the steps' signed transactions are kept; without one they end with the process
+        :param limit: the most it may spend, beside the connection's own limit
         """
         from airflow_ocean.c2d.client import OceanClient
+        from airflow_ocean.c2d.limits import CostLimit
 
-        return OceanClient(self.settings.network(), self.private_key, journal=journal)
+        own = CostLimit.parse(
+            self.settings.max_cost, f"connection {self.ocean_conn_id!r}, extra field max_cost"
+        )
+        return OceanClient(
+            self.settings.network(), self.private_key, journal, own.and_also(limit or CostLimit())
+        )
 
     @cached_property
     def client(self) -> OceanClient:

@@ -11,6 +11,8 @@ from airflow_ocean.c2d.errors import InvalidInputError
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from airflow_ocean.c2d.limits import CostLimit
+
 _DID = re.compile(r"did:op:[0-9a-f]{64}")
 # What a template renders for an argument that was left out.
 _ABSENT = ("", "None", "null")
@@ -102,6 +104,18 @@ def optional_token_amount(name: str, value: str | int | Decimal | None) -> int |
     if value is None or (isinstance(value, str) and value.strip() in _ABSENT):
         return None
     return parse_units(value, name)
+
+
+def cost_limit(name: str, value: object) -> CostLimit:
+    """Return a limit on what may be spent: an amount of whole tokens, an object of amounts, or its JSON text."""
+    from airflow_ocean.c2d.limits import CostLimit
+
+    if isinstance(value, str):
+        given = value.strip()
+        return CostLimit.parse(
+            json_object(name, given) if given.startswith("{") else optional_text(name, given), name
+        )
+    return CostLimit.parse(value, name)
 
 
 def optional_address(name: str, value: object) -> str | None:

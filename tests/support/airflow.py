@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -42,3 +44,36 @@ def migrate_database() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+class RecordedInstance:
+    """What operators use of a task instance: its ids, and XComs."""
+
+    dag_id, run_id, task_id, map_index = "a_dag", "manual__2025-01-02T03:04:05+00:00", "a_task", -1
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep a value, which must be JSON."""
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+
+class RecordedStore:
+    """Airflow's task state store, as far as a journal uses it."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, tuple[Any, Any]] = {}
+
+    def get(self, key: str) -> Any:
+        """Return a value."""
+        return self.entries.get(key, (None, None))[0]
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        """Keep a value with its retention."""
+        self.entries[key] = json.loads(json.dumps(value)), retention
+
+
+def recorded_context() -> dict[str, Any]:
+    """Return a task's context, for an operator that is executed without Airflow around it."""
+    return {"ti": RecordedInstance(), "task_state_store": RecordedStore()}

@@ -66,6 +66,9 @@ class Decryptor:
         self._address: str = Account.from_key(private_key).address
         self._chain_id = chain_id
         self._resting: dict[str, float] = {}
+        # A connection kept open would fail the first request after the Provider was restarted.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(timeout=_TIMEOUT, trust_env=False, limits=limits)
 
     def ddo_of(self, event: Event) -> dict[str, Any]:
         """Return the DDO that a MetadataCreated or MetadataUpdated event publishes.
@@ -122,26 +125,21 @@ class Decryptor:
         deadline = time.monotonic() + _TIMEOUT
         content = bytearray()
         try:
-            with (
-                httpx.Client(timeout=_TIMEOUT, trust_env=False) as http,
-                http.stream("POST", url, json=self._payload(event)) as response,
-            ):
+            with self._http.stream("POST", url, json=self._payload(event)) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
-                    if len(content) > _MAX_DOCUMENT or time.monotonic() > deadline:
-                        raise UndecryptedError(f"in decrypt_ddo: {url} sends too much or too slowly")
-        except httpx.ConnectError as error:
-            raise UndecryptedError(
-                f"Failed to get a response for decrypt DDO with provider={url}: {error}"
-            ) from error
+                    if len(content) > _MAX_DOCUMENT:
+                        raise UndecryptedError(
+                            f"in decrypt_ddo: {url} answers more than {_MAX_DOCUMENT} bytes"
+                        )
+                    if time.monotonic() > deadline:
+                        raise httpx.ReadTimeout(f"no whole answer within {_TIMEOUT:.0f} s")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            self._rest(url)
+            if isinstance(error, httpx.TimeoutException):
+                self._rest(url)
             raise UndecryptedError(
                 f"Failed to get a response for decrypt DDO with provider={url}: {error!r}"
             ) from error
-        except UndecryptedError:
-            self._rest(url)
-            raise
         return response.status_code, bytes(content)
 
     def _rest(self, url: str) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 60.0
+_LOOK_SECONDS = 10.0  # should nobody say that there is something to do
 _CLOSING_SECONDS = 4.0
 _ALGORITHM = "/data/transformations/algorithm"
 
@@ -54,6 +55,7 @@ class Engine:
         self._changed = threading.Condition()
         self._running: dict[str, tuple[str, threading.Event]] = {}
         self._closing = False
+        self._awake = True
         self._dispatcher = threading.Thread(target=self._dispatch, name="dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -77,8 +79,9 @@ class Engine:
             self._changed.wait_for(lambda: not self._running, timeout=_CLOSING_SECONDS)
 
     def wake(self) -> None:
-        """Say that a job was stored."""
+        """Say that a job was stored, or its stop."""
         with self._changed:
+            self._awake = True
             self._changed.notify_all()
 
     def stop(self, job_id: str) -> None:
@@ -105,6 +108,8 @@ class Engine:
     def _dispatch(self) -> None:
         swept = 0.0
         while not self._closing:
+            with self._changed:
+                self._awake = False  # before looking, so that nothing stored meanwhile is overlooked
             try:
                 for name, environment in self._environments.items():
                     while job := self._store.next_waiting(name, stopped=True):  # needs no place to end
@@ -119,8 +124,7 @@ class Engine:
             except Exception:
                 logger.exception("The dispatcher could not look for jobs; it tries again")
             with self._changed:
-                if not self._closing:
-                    self._changed.wait(1.0)
+                self._changed.wait_for(lambda: self._awake or self._closing, timeout=_LOOK_SECONDS)
 
     def _take(self, job: Job) -> None:
         stop = threading.Event()
@@ -137,12 +141,14 @@ class Engine:
             self._steps(job, lambda: stop.is_set() or self._closing)
         except Exception as error:
             logger.exception("Job %s failed for a reason of the service's own", job.job_id)
-            self._end_badly(job, f"the operator-service failed ({type(error).__name__}: {error})")
+            if not self._store.flags(job.job_id).finished:
+                self._end_badly(job, f"the operator-service failed ({type(error).__name__}: {error})")
         finally:
             if self._store.flags(job.job_id).removed:
                 self.remove(job.job_id)
             with self._changed:
                 del self._running[job.job_id]
+                self._awake = True
                 self._changed.notify_all()
             logger.info("Job %s is over", job.job_id)
 

@@ -5,6 +5,7 @@ A result becomes a file that is named by its index: its own name, which the algo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -75,9 +76,10 @@ def _shown(name: bytes) -> str:
 
 def discard_all_but_results(folders: Folders) -> None:
     """Delete a job's inputs and everything else that is not a result."""
-    for path in folders.root.iterdir() if folders.root.is_dir() else []:
-        if path != folders.results:
-            discard(path)
+    with contextlib.suppress(FileNotFoundError):  # the whole folder may be deleted meanwhile
+        for path in folders.root.iterdir():
+            if path != folders.results:
+                discard(path)
 
 
 def discard(path: Path) -> None:

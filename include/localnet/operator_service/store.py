@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -124,6 +125,7 @@ class Flags:
     status: int
     stop_requested: bool
     removed: bool
+    finished: bool
 
 
 def _epoch(seconds: float | None) -> str | None:
@@ -286,7 +288,11 @@ class Store:
         :param status: the last status, or None to leave the one it has
         :param text: another text than the status' own
         """
-        values: dict[str, Any] = {"date_finished": time.time(), "results": json.dumps(results)}
+        values: dict[str, Any] = {
+            "date_finished": time.time(),
+            # Deleted while it still ran: then its results are never seen.
+            "results": case((_jobs.c.removed == 0, json.dumps(results)), else_=None),
+        }
         if status is not None:
             values.update(status=status, status_text=STATUS_TEXTS[status])
         if text is not None:
@@ -302,10 +308,10 @@ class Store:
 
     def flags(self, job_id: str) -> Flags:
         """Return what may change while a job runs."""
-        query = select(_jobs.c.status, _jobs.c.stop_request, _jobs.c.removed).where(_jobs.c.job_id == job_id)
+        columns = (_jobs.c.status, _jobs.c.stop_request, _jobs.c.removed, _jobs.c.date_finished)
         with self._engine.connect() as connection:
-            row = connection.execute(query).one()
-        return Flags(row.status, bool(row.stop_request), bool(row.removed))
+            row = connection.execute(select(*columns).where(_jobs.c.job_id == job_id)).one()
+        return Flags(row.status, bool(row.stop_request), bool(row.removed), row.date_finished is not None)
 
     def next_waiting(self, environment: str, *, stopped: bool = False) -> Job | None:
         """Return the oldest job of an environment that has not started.

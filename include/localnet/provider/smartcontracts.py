@@ -60,6 +60,12 @@ def _to_json(value: Any, parameter: dict[str, Any]) -> Any:
     return "0x" + value.hex() if isinstance(value, bytes) else value
 
 
+def _is_parameter(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("type"), str)
+    )
+
+
 def _problem(content: dict[str, Any], userdata: Any) -> str:
     if not content.get("address"):
         return "malformed smartcontract type, missing contract address"
@@ -67,7 +73,7 @@ def _problem(content: dict[str, Any], userdata: Any) -> str:
     if not isinstance(abi, dict) or not isinstance(content["address"], str):
         return "malformed file object."
     inputs = abi.get("inputs")
-    if not isinstance(inputs, list) or abi.get("type") != "function":
+    if not isinstance(inputs, list) or not all(map(_is_parameter, inputs)) or abi.get("type") != "function":
         return "invalid abi"
     if abi.get("stateMutability") not in ("view", "pure"):
         return "only view or pure functions are allowed"
@@ -76,7 +82,7 @@ def _problem(content: dict[str, Any], userdata: Any) -> str:
     if inputs and not isinstance(userdata, dict):
         return "Missing parameters"
     # Upstream counts 0, false and "" as missing; they are values.
-    missing = [str(i.get("name")) for i in inputs if (userdata or {}).get(i.get("name")) is None]
+    missing = [i["name"] for i in inputs if (userdata or {}).get(i["name"]) is None]
     return "Missing userparams: " + ",".join(missing) if missing else ""
 
 

@@ -12,6 +12,7 @@ from airflow_ocean.c2d.datatokens import Datatokens
 from airflow_ocean.c2d.errors import InvalidInputError, OceanError
 from airflow_ocean.c2d.jobs import Jobs
 from airflow_ocean.c2d.journal import MemoryJournal
+from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.orders import Orders
 from airflow_ocean.c2d.services import open_services
 from airflow_ocean.c2d.transactions import Transactions
@@ -41,19 +42,26 @@ class OceanClient:
     :param network: where everything is
     :param private_key: the wallet's key, hexadecimal
     :param journal: where signed transactions are kept, so that a retry does not pay twice; in memory by default
+    :param limit: the most this client may spend; no limit by default
     """
 
-    def __init__(self, network: Network, private_key: str, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        private_key: str,
+        journal: Journal | None = None,
+        limit: CostLimit | None = None,
+    ) -> None:
         self.network = network
+        self.limit = limit or CostLimit()
         self.wallet = Wallet(private_key)
-        self.transactions = Transactions(
-            self.wallet, network, journal or MemoryJournal(), Chain(network.rpc_url)
-        )
+        journal = journal or MemoryJournal()
+        self.transactions = Transactions(self.wallet, network, journal, Chain(network.rpc_url), self.limit)
         self._services: dict[str, OceanServices] = {}
         self.assets = Assets(self)
         self.datatokens = Datatokens(self)
         self.orders = Orders(self)
-        self.jobs = Jobs(self.services)
+        self.jobs = Jobs(self.services, journal)
 
     def __repr__(self) -> str:
         return f"OceanClient({self.address} on {self.network.rpc_url})"

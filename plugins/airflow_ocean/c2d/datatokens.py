@@ -128,7 +128,7 @@ class Datatokens:
         before = len(self._client.transactions.mined)
         if self._client.transactions.resume(step) is None:
             self._sold_alone(token)
-            price = self.checked_price(exchange, token, amount, max_price)
+            price = self._checked_price(exchange, token, amount, max_price)
             self.approve(exchange.base_token, exchange.address, price, f"approve {step}")
             with self._client.transactions.step(step) as tx:
                 exchange.contract.FRE.buyDT(exchange.id, amount, price, ZERO_ADDRESS, 0, tx)
@@ -137,6 +137,19 @@ class Datatokens:
                 format_units(amount), token.address, format_units(price), exchange.base_token,
             )  # fmt: skip
         return [mined.hash for mined in self._client.transactions.mined[before:]]
+
+    def _checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
+        price = exchange.price(amount)
+        base = self.contract(exchange.base_token)
+        what = f"{format_units(amount)} of datatoken {token.address}"
+        if price > max_price:
+            raise CostLimitError(
+                f"{what} costs {self.describe(base, price)}, more than the limit of {self.describe(base, max_price)}; "
+                "nothing was bought"
+            )
+        self._client.limit.check_tokens(what, {exchange.base_token: price}, self.decimals)
+        self.require_balance(base, price)
+        return price
 
     @staticmethod
     def _sold_alone(token: Any) -> None:
@@ -147,22 +160,15 @@ class Datatokens:
                 "the asset directly"
             )
 
-    # ------------------------------------------------------------------ shared with orders
+    # ------------------------------------------------------------------ shared with payments
 
-    def checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
-        """Return what datatokens cost, once the limit and the wallet's balance allow it.
+    def decimals(self, token: str) -> int:
+        """Return the number of a token's decimals."""
+        return int(self.contract(token).decimals())
 
-        :raises CostLimitError: when they cost more than ``max_price``
-        :raises InsufficientFundsError: when the wallet holds less of the base token
-        """
-        price = exchange.price(amount)
-        if price > max_price:
-            raise CostLimitError(
-                f"{format_units(amount)} of datatoken {token.address} costs {format_units(price)} of {exchange.base_token}, "
-                f"more than the limit of {format_units(max_price)}; nothing was bought"
-            )
-        self.require_balance(self.contract(exchange.base_token), price)
-        return price
+    def describe(self, token: Any, amount: int) -> str:
+        """Give an amount of a token for people: whole tokens, symbol and address."""
+        return f"{format_units(amount, int(token.decimals()))} {token.symbol()} ({token.address})"
 
     def has_dispenser(self, token: Any) -> bool:
         """Say whether a datatoken's dispenser gives to this wallet, with template 2 together with an order."""
@@ -197,8 +203,8 @@ class Datatokens:
         held = int(token.balanceOf(self._client.address))
         if held < amount:
             raise InsufficientFundsError(
-                f"wallet {self._client.address} holds {format_units(held)} of token {token.address} and needs "
-                f"{format_units(amount)}; nothing was sent"
+                f"wallet {self._client.address} holds {self.describe(token, held)} and needs "
+                f"{self.describe(token, amount)}; nothing was sent"
             )
 
     @staticmethod

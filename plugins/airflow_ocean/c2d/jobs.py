@@ -12,8 +12,9 @@ from airflow_ocean.c2d.errors import InvalidInputError, JobNotFoundError, NotAll
 from airflow_ocean.c2d.services.http import ServiceAnswerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from airflow_ocean.c2d.journal import Journal
     from airflow_ocean.c2d.orders import Order
     from airflow_ocean.c2d.services import OceanServices, ResultStream
 
@@ -154,22 +155,39 @@ class Jobs:
     """Starting, finding, watching and stopping the wallet's jobs.
 
     :param services_at: returns the services behind a Provider URL
+    :param journal: where starting leaves its traces
     """
 
-    def __init__(self, services_at: Any) -> None:
-        self._services_at = services_at
+    def __init__(self, services_at: Callable[[str | None], OceanServices], journal: Journal) -> None:
+        self._services = services_at
+        self._journal = journal
 
-    def _services(self, provider_url: str | None) -> OceanServices:
-        services: OceanServices = self._services_at(provider_url)
-        return services
+    def start(self, order: Order, custom_data: dict[str, Any] | None = None, step: str = "start job") -> Job:
+        """Start a job on a paid order, once: a retry returns the job that an earlier attempt started.
 
-    def start(self, order: Order, custom_data: dict[str, Any] | None = None) -> Job:
-        """Start a job on a paid order.
+        Starting is no transaction, so nothing on the chain tells whether it happened. The jobs that the order had
+        before are written to the journal first; one that is there and not among them is this step's.
 
         :param custom_data: parameters for the algorithm; it finds them as ``algoCustomData.json``
-        :raises OrderInUseError: when a job of this order is not finished
+        :param step: the step's name in the journal
+        :raises OrderInUseError: when another job of this order is not finished
         :raises NotAllowedError: when the Provider refuses the order
         """
+        present = self.of_order(order)
+        entry = self._journal.load(step)
+        before = None if entry is None else entry["jobs"]
+        if before is not None:
+            mine = [job for job in present if job.id not in before]
+            if mine:
+                logger.info("An earlier attempt started %s", mine[-1].describe())
+                return mine[-1]
+        running = next((job for job in present if not job.is_finished), None)
+        if running is not None:
+            raise OrderInUseError(
+                f"order {running.agreement_id} runs {running.describe()}; wait for it or stop it, or pay for another order"
+            )
+        if before is None:
+            self._journal.save(step, {"jobs": [job.id for job in present]})
         services = self._services(order.provider_url)
         try:
             job = services.start(
@@ -177,33 +195,19 @@ class Jobs:
             )
         except ServiceAnswerError as error:
             if "already in use" in error.text:
-                raise OrderInUseError(
-                    f"order {order.transactions[-1]} runs another job that is not finished; wait for it or stop it"
-                ) from error
+                # Somebody was quicker, maybe this very request: an answer can get lost and the request be repeated.
+                raise OrderInUseError(f"{error}; a retry looks whose job it is") from error
             raise NotAllowedError(f"{error}") from error
         logger.info("Started job %s at %s in environment %s", job.id, order.provider_url, order.environment)
         return job
 
-    def find(self, order: Order, started_after: float | None = None) -> Job | None:
-        """Return this order's newest job that is not finished, or that was started after a moment.
-
-        :param started_after: seconds since 1970, by the service's clock; finished jobs from then on count, too
-        """
+    def of_order(self, order: Order) -> list[Job]:
+        """Return every job of an order, oldest first."""
         agreements = {transaction.lower() for transaction in order.transactions}
-        mine = [
-            job
-            for job in self._services(order.provider_url).jobs()
-            if job.agreement_id.lower() in agreements
-            and (
-                not job.is_finished
-                or (
-                    started_after is not None
-                    and job.created is not None
-                    and job.created.timestamp() >= started_after
-                )
-            )
+        jobs = [
+            job for job in self._services(order.provider_url).jobs() if job.agreement_id.lower() in agreements
         ]
-        return max(mine, key=lambda job: job.created or datetime.fromtimestamp(0, UTC), default=None)
+        return sorted(jobs, key=lambda job: job.created or datetime.fromtimestamp(0, UTC))
 
     def get(self, job_id: str, provider_url: str | None = None) -> Job:
         """Return a job.

@@ -8,25 +8,18 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d import environments
-from airflow_ocean.c2d.errors import (
-    InsufficientFundsError,
-    InvalidInputError,
-    NotAllowedError,
-)
+from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.c2d.payments import Payments
 from airflow_ocean.c2d.services import AssetInput
-from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS
 
 if TYPE_CHECKING:
     from airflow_ocean.c2d.assets import Asset, Service
     from airflow_ocean.c2d.client import OceanClient
-    from airflow_ocean.c2d.datatokens import Exchange
     from airflow_ocean.c2d.environments import ComputeEnvironment
     from airflow_ocean.c2d.services import OrderQuote
+    from airflow_ocean.c2d.transactions import MinedTransaction
 
 logger = logging.getLogger(__name__)
-
-# An order always takes one whole datatoken, https://docs.oceanprotocol.com/developers/contracts/datatokens
-ONE_DATATOKEN = 10**18
 
 
 @dataclass(frozen=True)
@@ -44,22 +37,35 @@ class OrderedAsset:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a payment took from the wallet: token amounts in the token's smallest unit, gas fees in wei.
+    """What transactions took from the wallet, read off their receipts.
 
-    :param datatokens: datatoken address → amount spent
-    :param tokens: token address → amount spent on prices and fees
+    :param tokens: token address → amount that left the wallet, less what came in, in the token's smallest unit;
+        datatokens are among them
+    :param gas_fee: wei
     """
 
-    datatokens: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     gas_used: int = 0
     gas_fee: int = 0
     transactions: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, mined: list[MinedTransaction]) -> Cost:
+        """Add up transactions."""
+        tokens: dict[str, int] = {}
+        for transaction in mined:
+            for token, amount in transaction.spent.items():
+                tokens[token] = tokens.get(token, 0) + amount
+        return cls(
+            tokens={token: amount for token, amount in tokens.items() if amount},
+            gas_used=sum(transaction.gas_used for transaction in mined),
+            gas_fee=sum(transaction.fee for transaction in mined),
+            transactions=[transaction.hash for transaction in mined],
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Give the cost as JSON; amounts as text, because JSON's numbers lose wei."""
         return {
-            "datatokens": {token: str(amount) for token, amount in self.datatokens.items()},
             "tokens": {token: str(amount) for token, amount in self.tokens.items()},
             "gas_used": self.gas_used,
             "gas_fee_wei": str(self.gas_fee),
@@ -218,8 +224,10 @@ class Orders:
         :raises NotAllowedError: when the algorithm may not run on a dataset, or the Provider refuses otherwise
         :raises InvalidInputError: when a parameter is not what it has to be
         """
-        if not dataset_dids:
-            raise InvalidInputError("a job needs at least one dataset")
+        if not dataset_dids or len({*dataset_dids, algorithm_did}) != len(dataset_dids) + 1:
+            raise InvalidInputError(
+                "a job needs at least one dataset, each once, and none of them is the algorithm"
+            )
         for name, value in (("duration", duration), ("valid_until", valid_until)):
             if (
                 isinstance(value, bool)
@@ -258,25 +266,26 @@ class Orders:
 
     # ------------------------------------------------------------------ paying
 
-    def pay(self, quote: Quote, *, max_price: int | None = None) -> Order:
+    def pay(self, quote: Quote) -> Order:
         """Pay what a quote asks: get datatokens where the wallet has none, then order or renew each asset.
 
-        :param max_price: the most to pay for one datatoken, in its base token's smallest unit; None for no limit
-        :raises InsufficientFundsError: when the wallet lacks datatokens or fee tokens and cannot get them
-        :raises CostLimitError: when a datatoken costs more than ``max_price``
+        :raises InsufficientFundsError: when the wallet lacks datatokens or tokens to pay; nothing was spent
+        :raises CostLimitError: when it costs more than the client's limit; nothing was spent
         """
         before = len(self._client.transactions.mined)
-        spent = Cost()
-        ordered = [self._pay_item(quote, item, max_price, spent) for item in quote.items]
-        mined = self._client.transactions.mined[before:]
-        cost = Cost(
-            spent.datatokens,
-            spent.tokens,
-            sum(transaction.gas_used for transaction in mined),
-            sum(transaction.fee for transaction in mined),
-            [transaction.hash for transaction in mined],
+        transactions = Payments(self._client).pay(quote)
+        cost = Cost.of(self._client.transactions.mined[before:])
+        ordered = [
+            OrderedAsset(item.asset.did, item.service.id, transaction, item.user_data)
+            for item, transaction in zip(quote.items, transactions, strict=True)
+        ]
+        logger.info(
+            "Paid for %d asset(s) in %d transaction(s), gas %d",
+            len(ordered),
+            len(cost.transactions),
+            cost.gas_used,
         )
-        order = Order(
+        return Order(
             provider_url=quote.provider_url,
             environment=quote.environment.id,
             environment_consumer=quote.environment.consumer_address,
@@ -285,117 +294,7 @@ class Orders:
             algorithm=ordered[-1],
             cost=cost.to_dict(),
         )
-        logger.info(
-            "Paid for %d asset(s) in %d transaction(s), gas %d", len(ordered), len(mined), cost.gas_used
-        )
-        return order
-
-    def _pay_item(self, quote: Quote, item: QuotedAsset, max_price: int | None, spent: Cost) -> OrderedAsset:
-        did = item.asset.did
-        if item.quote.valid_order and item.quote.provider_fee is None:
-            logger.info("Order %s of %s is still good", item.quote.valid_order, did)
-            return OrderedAsset(did, item.service.id, item.quote.valid_order.lower(), item.user_data)
-        if item.quote.valid_order:
-            transaction = self._renew(item)
-        else:
-            transaction = self._order(quote, item, max_price, spent)
-            _add(spent.datatokens, item.service.datatoken, ONE_DATATOKEN)
-        if item.fee:
-            _add(spent.tokens, *item.fee)
-        return OrderedAsset(did, item.service.id, transaction.lower(), item.user_data)
-
-    def _renew(self, item: QuotedAsset) -> str:
-        step = f"renew order of {item.asset.did}"
-        resumed = self._client.transactions.resume(step)
-        if resumed is not None:
-            return resumed.hash
-        token = self._client.datatokens.contract(item.service.datatoken)
-        self._approve(item, token, {})
-        with self._client.transactions.step(step) as tx:
-            token.reuse_order(item.quote.valid_order, _contract_fee(item), tx)
-        return self._client.transactions.of_step(step).hash
-
-    def _order(self, quote: Quote, item: QuotedAsset, max_price: int | None, spent: Cost) -> str:
-        """Spend one datatoken on an asset, getting it first the way the asset offers."""
-        transactions = self._client.transactions
-        datatokens = self._client.datatokens
-        did = item.asset.did
-        step = f"order {did}"
-        resumed = transactions.resume(step)
-        if resumed is not None:
-            return resumed.hash
-        token = datatokens.contract(item.service.datatoken)
-        held = int(token.balanceOf(self._client.address)) >= ONE_DATATOKEN
-        exchange = None if held or datatokens.has_dispenser(token) else self._exchange(item, token)
-        limit = MAX_UINT256 if max_price is None else max_price
-        price = 0 if exchange is None else datatokens.checked_price(exchange, token, ONE_DATATOKEN, limit)
-        fee, consumer, index = _contract_fee(item), quote.environment.consumer_address, item.service.index
-        together = not held and token.getId() == 2
-        self._approve(item, token, {exchange.base_token: price} if exchange and together else {})
-        if exchange is not None:
-            _add(spent.tokens, exchange.base_token, price)
-        if exchange is not None and not together:
-            datatokens.buy(token.address, ONE_DATATOKEN, price, f"buy datatoken of {did}")
-        elif not held and not together:
-            datatokens.dispense(token.address, ONE_DATATOKEN, f"dispense datatoken of {did}")
-        with transactions.step(step) as tx:
-            if not together:
-                token.start_order(consumer, index, fee, tx)
-            elif exchange is not None:
-                token.buy_DT_and_order(fee, exchange.contract, tx, consumer, index, None, price)
-            else:
-                token.dispense_and_order(fee, tx, consumer, index)
-        return transactions.of_step(step).hash
-
-    def _exchange(self, item: QuotedAsset, token: Any) -> Exchange:
-        exchange = self._client.datatokens.exchange(token)
-        if exchange is None:
-            raise InsufficientFundsError(
-                f"wallet {self._client.address} holds no datatoken {token.address} of {item.asset.did}, which offers "
-                "neither a dispenser nor an exchange: ask its publisher to send one"
-            )
-        return exchange
-
-    def _approve(self, item: QuotedAsset, token: Any, price: dict[str, int]) -> None:
-        """Let the datatoken contract take exactly the provider fee, and the price where it buys, from the wallet."""
-        due = dict(price)
-        if item.fee:
-            _add(due, *item.fee)
-        for paying, amount in due.items():
-            if paying == ZERO_ADDRESS:
-                raise NotAllowedError(
-                    f"the Provider asks a fee of {amount} for {item.asset.did} in no token at all"
-                )
-            self._client.datatokens.require_balance(self._client.datatokens.contract(paying), amount)
-            self._client.datatokens.approve(
-                paying, token.address, amount, f"approve {paying} for {item.asset.did}"
-            )
-
-
-def _contract_fee(item: QuotedAsset) -> dict[str, Any]:
-    """Return the signed fee as ocean-lib hands it to the contract.
-
-    :raises InvalidInputError: when the Provider's fee lacks a field
-    """
-    fee = item.quote.provider_fee
-    names = (
-        "providerFeeAddress",
-        "providerFeeToken",
-        "providerFeeAmount",
-        "v",
-        "r",
-        "s",
-        "validUntil",
-        "providerData",
-    )
-    if not isinstance(fee, dict) or any(name not in fee for name in names):
-        raise InvalidInputError(f"the Provider's fee for {item.asset.did} is incomplete: {str(fee)[:200]}")
-    return fee
 
 
 def _input(item: OrderedAsset) -> AssetInput:
     return AssetInput(item.did, item.service_id, item.transaction, item.user_data)
-
-
-def _add(amounts: dict[str, int], token: str, amount: int) -> None:
-    amounts[token] = amounts.get(token, 0) + amount

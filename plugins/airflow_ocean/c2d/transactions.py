@@ -32,6 +32,7 @@ from airflow_ocean.c2d.errors import (
     TransactionPendingError,
     TransactionRevertedError,
 )
+from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.units import format_units
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TRANSFER_TOPIC = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 # Seconds after which a transaction that no block takes is offered again with a higher fee.
 REPLACE_AFTER = 60.0
 # Nodes take a replacement that pays at least a tenth more, https://geth.ethereum.org/docs/faq
@@ -85,13 +87,18 @@ class Call:
 
 @dataclass(frozen=True)
 class MinedTransaction:
-    """A transaction that counts: mined, successful and confirmed. Fee in wei."""
+    """A transaction that counts: mined, successful and confirmed.
+
+    :param fee: what its gas cost, wei
+    :param spent: ERC-20 token address → amount that left the wallet, less what came in
+    """
 
     step: str
     hash: str
     block: int
     gas_used: int
     fee: int
+    spent: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -102,6 +109,7 @@ class Transactions:
     :param network: fee cap, confirmations and time-out
     :param journal: where signed transactions are kept
     :param chain: the chain
+    :param limit: what may be spent; of it only gas counts here
     :param mined: what this process saw mined, oldest first
     """
 
@@ -109,6 +117,7 @@ class Transactions:
     network: Network
     journal: Journal
     chain: Chain
+    limit: CostLimit = field(default_factory=CostLimit)
     mined: list[MinedTransaction] = field(default_factory=list)
     _step: str | None = None
 
@@ -218,7 +227,9 @@ class Transactions:
                 fees = self.chain.fees(self.network.max_fee_wei)
                 # A fifth more than estimated: another transaction of the same block may change what this one costs.
                 gas = call.gas + call.gas // 5
-                self._check_balance(step, gas * _highest_fee(fees) + call.value)
+                most = gas * _highest_fee(fees) + call.value
+                self.limit.check_gas(step, sum(transaction.fee for transaction in self.mined), most)
+                self._check_balance(step, most)
                 nonce = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "pending")
                 candidate = self._sign(call, gas, nonce, fees)
                 entry = {"to": call.to, "selector": call.selector, "nonce": nonce, "candidates": [candidate]}
@@ -357,11 +368,30 @@ class Transactions:
                 return None
         gas_used = int(receipt["gasUsed"], 16)
         fee = gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)
-        mined = MinedTransaction(step, receipt["transactionHash"], block, gas_used, fee)
+        spent = token_flow(receipt["logs"], self.wallet.address)
+        mined = MinedTransaction(step, receipt["transactionHash"], block, gas_used, fee, spent)
         if all(known.hash != mined.hash for known in self.mined):
             self.mined.append(mined)
             logger.info("%s: transaction %s is in block %d, gas %d", step, mined.hash, block, gas_used)
         return mined
+
+
+def token_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
+    """Return what a transaction's ERC-20 transfers took from a wallet: token address → amount, less what came in.
+
+    Source of the layout: ERC-20, event ``Transfer(address indexed from, address indexed to, uint256 value)``. That of
+    ERC-721 has a third indexed field and no data.
+    """
+    flow: dict[str, int] = {}
+    for log in logs:
+        if len(log["topics"]) != 3 or log["topics"][0] != TRANSFER_TOPIC:
+            continue
+        sender, receiver = (to_checksum_address("0x" + topic[-40:]) for topic in log["topics"][1:])
+        sign = (sender == wallet) - (receiver == wallet)
+        if sign:
+            token = to_checksum_address(log["address"])
+            flow[token] = flow.get(token, 0) + sign * int(log["data"], 16)
+    return flow
 
 
 def _highest_fee(fees: dict[str, int]) -> int:

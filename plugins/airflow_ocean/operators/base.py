@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from airflow_ocean import parameters
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from decimal import Decimal
 
     from airflow.sdk import Context, RetryPolicy
 
@@ -23,6 +25,8 @@ class OceanBaseOperator(BaseOperator):
     """The base of the package's operators.
 
     :param ocean_conn_id: (templated) the Airflow connection, a wallet on a network
+    :param max_cost: the most the task may spend, beside the connection's own limit: an amount in whole tokens that holds
+        for each token that pays, or an object of token address (or ``*``, or ``gas``) → amount
     :param retries: how often to try again after a transient error
     :param retry_delay: the wait before the first retry, doubled with each further one
     :param retry_policy: which errors to retry; by default transient ones, while fatal ones fail at once
@@ -34,6 +38,7 @@ class OceanBaseOperator(BaseOperator):
         self,
         *,
         ocean_conn_id: str = OceanHook.default_conn_name,
+        max_cost: str | int | Decimal | dict[str, str] | None = None,
         retries: int = DEFAULT_RETRIES,
         retry_delay: timedelta | float = DEFAULT_FIRST_DELAY,
         retry_policy: RetryPolicy | None = None,
@@ -44,6 +49,7 @@ class OceanBaseOperator(BaseOperator):
             # Set afterwards, when Airflow has made a timedelta of the delay.
             self.retry_policy = OceanRetryPolicy(self.retry_delay)
         self.ocean_conn_id = ocean_conn_id
+        self.max_cost = max_cost
         self.explorer_pages: dict[str, str] = {}
 
     @cached_property
@@ -53,7 +59,9 @@ class OceanBaseOperator(BaseOperator):
 
     def client(self, context: Context) -> OceanClient:
         """Return a client, a context manager, whose transactions a retry of this task continues."""
-        return self.hook.get_client(TaskStateJournal(context))
+        return self.hook.get_client(
+            TaskStateJournal(context), parameters.cost_limit("max_cost", self.max_cost)
+        )
 
     def note_explorer_pages(
         self, *, transactions: list[str] | tuple[str, ...] = (), nft_address: str | None = None

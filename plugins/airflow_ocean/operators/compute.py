@@ -23,7 +23,6 @@ from airflow_ocean.operators.base import OceanBaseOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from decimal import Decimal
 
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
@@ -48,7 +47,8 @@ class OceanPayForComputeOperator(OceanBaseOperator):
     :param algorithm_did: (templated) the algorithm
     :param environment: (templated) where to compute: ``free``, ``cheapest``, or an environment's id
     :param duration: (templated) seconds the environment is paid for
-    :param max_price: (templated) the most one datatoken may cost when it has to be bought, in whole base tokens
+    :param max_cost: (templated) the most that prices, fees and gas may be: an amount in whole tokens that holds for each
+        token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text
     :param ocean_conn_id: (templated) the consumer's connection
     """
 
@@ -58,7 +58,7 @@ class OceanPayForComputeOperator(OceanBaseOperator):
         "algorithm_did",
         "environment",
         "duration",
-        "max_price",
+        "max_cost",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 
@@ -69,7 +69,6 @@ class OceanPayForComputeOperator(OceanBaseOperator):
         algorithm_did: str,
         environment: str = "free",
         duration: int | str = 3600,
-        max_price: str | int | Decimal | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -77,7 +76,6 @@ class OceanPayForComputeOperator(OceanBaseOperator):
         self.algorithm_did = algorithm_did
         self.environment = environment
         self.duration = duration
-        self.max_price = max_price
 
     def execute(self, context: Context) -> list[str]:
         """Pay, and return the order transaction ids."""
@@ -85,10 +83,9 @@ class OceanPayForComputeOperator(OceanBaseOperator):
         algorithm = parameters.did("algorithm_did", self.algorithm_did)
         environment = parameters.text("environment", self.environment)
         duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
-        max_price = parameters.optional_token_amount("max_price", self.max_price)
         with self.client(context) as client:
             quote = client.orders.quote(datasets, algorithm, environment=environment, duration=duration)
-            order = client.orders.pay(quote, max_price=max_price)
+            order = client.orders.pay(quote)
         self.note_explorer_pages(transactions=order.transactions)
         # By way of its text, as an XCom keeps tuples as objects of Airflow's own and not as plain JSON.
         context["ti"].xcom_push("order", json.loads(json.dumps(order.to_dict())))

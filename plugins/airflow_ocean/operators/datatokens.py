@@ -36,7 +36,9 @@ class OceanTransferDatatokensOperator(OceanBaseOperator):
     :param method: (templated) mint, transfer, dispense or buy
     :param to: (templated) the consumer's address; for ``dispense`` and ``buy`` it is the connection's wallet
     :param to_conn_id: (templated) the consumer's Airflow connection, instead of ``to``
-    :param max_price: (templated) for ``buy``: the most that ``amount`` of one asset may cost, in whole base tokens
+    :param max_cost: (templated) the most that prices and gas may be; ``buy`` needs one, here or in the connection: an
+        amount in whole tokens that holds for each token that pays, or an object of token address (or ``*``, or
+        ``gas``) → amount, or its JSON text
     :param ocean_conn_id: (templated) the connection of the wallet that acts
     """
 
@@ -47,7 +49,7 @@ class OceanTransferDatatokensOperator(OceanBaseOperator):
         "method",
         "to",
         "to_conn_id",
-        "max_price",
+        "max_cost",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 
@@ -59,7 +61,6 @@ class OceanTransferDatatokensOperator(OceanBaseOperator):
         method: str = "mint",
         to: str | None = None,
         to_conn_id: str | None = None,
-        max_price: str | int | Decimal | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,24 +69,22 @@ class OceanTransferDatatokensOperator(OceanBaseOperator):
         self.method = method
         self.to = to
         self.to_conn_id = to_conn_id
-        self.max_price = max_price
 
     def execute(self, context: Context) -> list[str]:
         """Move the datatokens and return the transactions' hashes."""
         asset_dids = parameters.dids("asset_dids", self.asset_dids)
         amount = parameters.token_amount("amount", self.amount)
         method = parameters.choice("method", self.method, METHODS)
-        max_price = parameters.optional_token_amount("max_price", self.max_price)
-        if method == "buy" and max_price is None:
-            raise InvalidInputError("max_price is empty; buying needs a limit of what may be paid")
         consumer = self._consumer(method)
         transactions: list[str] = []
         with self.client(context) as client:
+            if method == "buy" and not client.limit.amounts:
+                raise InvalidInputError("max_cost is not given; buying needs a limit of what may be paid")
             receiver = consumer or client.address
             # All are looked up before the first transaction, so that a wrong DID costs nothing.
             assets = [client.assets.resolve(did) for did in asset_dids]
             for asset in assets:
-                transactions += _move(client, method, asset, amount, receiver, max_price)
+                transactions += _move(client, method, asset, amount, receiver)
         self.note_explorer_pages(transactions=transactions)
         return transactions
 
@@ -104,15 +103,13 @@ class OceanTransferDatatokensOperator(OceanBaseOperator):
         return to if to_conn_id is None else str(OceanHook(to_conn_id).client.address)
 
 
-def _move(
-    client: OceanClient, method: str, asset: Asset, amount: int, receiver: str, max_price: int | None
-) -> list[str]:
+def _move(client: OceanClient, method: str, asset: Asset, amount: int, receiver: str) -> list[str]:
     """Move the datatokens of one asset; the step's name in the journal holds its DID, as a task may do several."""
     datatoken = asset.service("compute", "access").datatoken
     step = f"{method} {asset.did}"
     if method == "dispense":
         return [client.datatokens.dispense(datatoken, amount, step=step)]
-    if method == "buy" and max_price is not None:
-        return client.datatokens.buy(datatoken, amount, max_price, step=step)
+    if method == "buy":
+        return client.datatokens.buy(datatoken, amount, step=step)
     move = client.datatokens.mint if method == "mint" else client.datatokens.transfer
     return [move(datatoken, receiver, amount, step=step)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.airflow import prepare_airflow_home
+from tests.support.airflow import prepare_airflow_home, recorded_context
 
 prepare_airflow_home()
 
@@ -36,38 +36,10 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return define
 
 
-class RecordedInstance:
-    """What operators use of a task instance: its ids, and XComs."""
-
-    dag_id, run_id, task_id, map_index = "a_dag", "manual__2025-01-02T03:04:05+00:00", "a_task", -1
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        """Keep a value, which must be JSON."""
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-
-class RecordedStore:
-    """Airflow's task state store, as far as a journal uses it."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, tuple[Any, Any]] = {}
-
-    def get(self, key: str) -> Any:
-        """Return a value."""
-        return self.entries.get(key, (None, None))[0]
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        """Keep a value with its retention."""
-        self.entries[key] = json.loads(json.dumps(value)), retention
-
-
 @pytest.fixture
 def context() -> dict[str, Any]:
     """A task's context."""
-    return {"ti": RecordedInstance(), "task_state_store": RecordedStore()}
+    return recorded_context()
 
 
 class ScriptedProvider:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from airflow.sdk import ExceptionRetryPolicy, RetryAction
+from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction
 
 from airflow_ocean import parameters
 from airflow_ocean.c2d.errors import InvalidInputError, RateLimitedError, ServiceUnavailableError
@@ -118,6 +118,16 @@ def test_the_waits_between_retries_grow_and_honour_retry_after():
     assert delay(RateLimitedError("slower", retry_after=1), 1) == 4
 
 
+def test_a_mapped_task_keeps_retries_and_policy():
+    with DAG("a_dag", schedule=None):
+        mapped = OceanStopComputeOperator.partial(task_id="stop", ocean_conn_id=CONN_ID).expand(
+            job_id=["a", "b"]
+        )
+    task = mapped.unmap({"job_id": "a"})
+    assert task.retries == 3
+    assert task.retry_policy.evaluate(InvalidInputError("no"), 1, 3).action is RetryAction.FAIL
+
+
 # ---------------------------------------------------------------- bad values, refused before anything is sent
 
 PUBLISHING = [
@@ -181,8 +191,8 @@ BAD_VALUES = [
     (OceanTransferDatatokensOperator, {"to": None}, "to or to_conn_id"),
     (OceanTransferDatatokensOperator, {"to_conn_id": "ocean_bob"}, "to or to_conn_id"),
     (OceanTransferDatatokensOperator, {"method": "dispense"}, "to and to_conn_id"),
-    (OceanTransferDatatokensOperator, {"method": "buy", "to": None}, "max_price"),
-    (OceanTransferDatatokensOperator, {"method": "buy", "to": None, "max_price": "cheap"}, "max_price"),
+    (OceanTransferDatatokensOperator, {"method": "buy", "to": None}, "max_cost"),
+    (OceanTransferDatatokensOperator, {"method": "buy", "to": None, "max_cost": "cheap"}, "max_cost"),
     (OceanPayForComputeOperator, {"dataset_dids": "did:op:zz"}, "dataset_dids"),
     (OceanPayForComputeOperator, {"dataset_dids": None}, "dataset_dids"),
     (OceanPayForComputeOperator, {"algorithm_did": ""}, "algorithm_did"),
@@ -190,7 +200,7 @@ BAD_VALUES = [
     (OceanPayForComputeOperator, {"duration": 0}, "duration"),
     (OceanPayForComputeOperator, {"duration": "1h"}, "duration"),
     (OceanPayForComputeOperator, {"duration": 10**12}, "duration"),
-    (OceanPayForComputeOperator, {"max_price": -1}, "max_price"),
+    (OceanPayForComputeOperator, {"max_cost": -1}, "max_cost"),
     (OceanStartComputeOperator, {"order": None}, "order"),
     (OceanStartComputeOperator, {"order": "paid"}, "order"),
     (OceanStartComputeOperator, {"order": {"datasets": []}}, "order"),

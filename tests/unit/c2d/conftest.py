@@ -15,6 +15,8 @@ from include.localnet.accounts import ALICE, BOB, CARLOS, Account
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_ocean.c2d.journal import Journal
+    from airflow_ocean.c2d.limits import CostLimit
     from include.localnet.settings import NetworkSettings
 
 CONTAINER = AlgorithmContainer("oceanprotocol/algo_dockers", "python-branin", "sha256:" + "8" * 64)
@@ -43,8 +45,8 @@ def client_of(network: Network) -> Iterator[Callable[..., OceanClient]]:
     """Make a client with a journal of its own; all are closed at the end."""
     clients: list[OceanClient] = []
 
-    def make(account: Account, journal: object = None) -> OceanClient:
-        clients.append(OceanClient(network, account.private_key, journal))  # type: ignore[arg-type]
+    def make(account: Account, journal: Journal | None = None, limit: CostLimit | None = None) -> OceanClient:
+        clients.append(OceanClient(network, account.private_key, journal, limit))
         return clients[-1]
 
     yield make

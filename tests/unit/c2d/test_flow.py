@@ -23,7 +23,8 @@ from airflow_ocean.c2d.errors import (
 )
 from airflow_ocean.c2d.jobs import async_get_job, get_job
 from airflow_ocean.c2d.journal import MemoryJournal
-from airflow_ocean.c2d.orders import ONE_DATATOKEN
+from airflow_ocean.c2d.limits import CostLimit
+from airflow_ocean.c2d.payments import ONE_DATATOKEN
 from include.localnet.accounts import ALICE, BOB
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER, Branin
@@ -218,10 +219,9 @@ class TestComputing:
         order = paid(consumer, branin)
         # Template 2 dispenses and orders at once, template 1 takes two transactions.
         assert len(consumer.transactions.mined) == 3
-        assert order.cost["datatokens"] == {
-            branin.dataset.datatoken_address: str(ONE_DATATOKEN),
-            branin.algorithm.datatoken_address: str(ONE_DATATOKEN),
-        }
+        # What was dispensed was spent at once, so only gas was paid.
+        assert order.cost["tokens"] == {}
+        assert int(order.cost["gas_fee_wei"]) == sum(sent.fee for sent in consumer.transactions.mined)
         job = consumer.jobs.start(order, {"seed": 3})
         assert job.agreement_id == order.transactions[-1]
         ended = finished(consumer, job)
@@ -241,10 +241,10 @@ class TestComputing:
         )
         assert again.transactions == order.transactions
         assert again.cost["transactions"] == []
-        assert consumer.jobs.find(again) is None
-        second = consumer.jobs.start(again)
-        assert consumer.jobs.find(again) == consumer.jobs.get(second.id) or finished(consumer, second)
+        assert consumer.jobs.start(order, {"seed": 3}) == ended, "the same step gives the same job"
+        second = consumer.jobs.start(again, step="start another job")
         assert second.id != job.id
+        assert finished(consumer, second).succeeded
 
     def test_in_a_paid_environment(self, consumer: OceanClient, branin: Branin) -> None:
         environment = next(e for e in consumer.orders.environments() if not e.is_free)
@@ -287,22 +287,51 @@ class TestComputing:
             ocean = consumer.contract_address("Ocean")
             before = consumer.datatokens.balance(ocean)
             quote = consumer.orders.quote([dataset.did], branin.algorithm.did)
-            with pytest.raises(CostLimitError, match="nothing was bought"):
-                consumer.orders.pay(quote, max_price=10**18)
+            with pytest.raises(CostLimitError, match="more than max_cost allows, 1; nothing was spent"):
+                client_of(BOB, None, CostLimit.parse("1")).orders.pay(quote)
             order = consumer.orders.pay(quote)
             assert consumer.datatokens.balance(ocean) == before - int(order.cost["tokens"][ocean])
             assert int(order.cost["tokens"][ocean]) >= 5 * 10**18
 
-    def test_an_order_is_renewed_for_a_longer_time(self, consumer: OceanClient, branin: Branin) -> None:
-        order = paid(consumer, branin)
+    def test_an_order_is_renewed_for_a_longer_time(
+        self, client_of: Callable[..., OceanClient], branin: Branin
+    ) -> None:
+        order = paid(client_of(BOB), branin)
+        consumer = client_of(BOB)
         known = {branin.dataset.did: order.transactions[0], branin.algorithm.did: order.transactions[1]}
         held = consumer.datatokens.balance(branin.dataset.datatoken_address)
         renewed = paid(consumer, branin, known_orders=known, valid_until=order.valid_until + 60)
         assert len(renewed.cost["transactions"]) == 2
-        assert renewed.cost["datatokens"] == {}
+        assert renewed.cost["tokens"] == {}
         assert set(renewed.transactions).isdisjoint(order.transactions)
         assert consumer.datatokens.balance(branin.dataset.datatoken_address) == held
         assert finished(consumer, consumer.jobs.start(renewed)).succeeded
+
+    def test_a_limit_on_gas(self, client_of: Callable[..., OceanClient], branin: Branin) -> None:
+        consumer = client_of(BOB, None, CostLimit.parse({"gas": "0.000000001"}))
+        with pytest.raises(CostLimitError, match="was not signed"):
+            paid(consumer, branin)
+        assert consumer.transactions.mined == []
+
+    def test_a_start_whose_answer_was_lost(
+        self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        consumer = client_of(BOB, journal)
+        order = paid(consumer, branin)
+        services = consumer.services(order.provider_url)
+        genuine = services.start
+
+        def cut(*arguments: Any) -> None:
+            genuine(*arguments)
+            raise ServiceUnavailableError("the connection was cut")
+
+        monkeypatch.setattr(services, "start", cut)
+        with pytest.raises(ServiceUnavailableError):
+            consumer.jobs.start(order)
+        job = client_of(BOB, journal).jobs.start(order)
+        assert [found.id for found in consumer.jobs.of_order(order)] == [job.id]
+        assert finished(consumer, job).succeeded
 
     def test_a_failing_algorithm_shows_its_log(self, consumer: OceanClient, branin: Branin) -> None:
         order = paid(consumer, branin)
@@ -371,19 +400,14 @@ class TestJobs:
         dataset = client_of(ALICE).assets.publish(spec)
         order = consumer.orders.pay(consumer.orders.quote([dataset.did], sleepy.did))
         job = consumer.jobs.start(order)
-        with pytest.raises(OrderInUseError, match="another job that is not finished"):
-            consumer.jobs.start(order)
-        found = consumer.jobs.find(order)
-        assert found is not None
-        assert found.id == job.id
+        with pytest.raises(OrderInUseError, match=job.id):
+            client_of(BOB).jobs.start(order)
+        assert [found.id for found in consumer.jobs.of_order(order)] == [job.id]
         wait_until(lambda: consumer.jobs.get(job.id).state == 40, "the algorithm runs")
         consumer.jobs.stop(job.id)
         ended = finished(consumer, job)
         assert not ended.succeeded
         assert consumer.jobs.stop(job.id) == ended
-        assert consumer.jobs.find(order) is None
-        assert job.created is not None
-        assert consumer.jobs.find(order, started_after=job.created.timestamp()) == ended
 
     def test_an_unknown_job(self, consumer: OceanClient) -> None:
         with pytest.raises(JobNotFoundError):

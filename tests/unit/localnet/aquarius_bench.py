@@ -137,7 +137,8 @@ class Publisher:
         data: bytes | None = None,
         digest: bytes | None = None,
         url: str = NOBODY,
-        proofs: tuple[Any, ...] = (),
+        proofs: list[tuple[Any, ...]] | None = None,
+        sender: str = ALICE,
     ) -> dict[str, Any]:
         """Publish an asset's DDO as it is now."""
         document = compact(asset.ddo)
@@ -146,7 +147,8 @@ class Publisher:
         digest = hashlib.sha256(document).digest() if digest is None else digest
         return self.send(
             asset.nft, "ERC721Template", "setMetaData",
-            state, url, "0x123", bytes([flags]), data, digest, list(proofs),
+            state, url, "0x123", bytes([flags]), data, digest, proofs or [],
+            sender=sender,
         )  # fmt: skip
 
     def publish(self, name: str = "Branin", flags: int = 0, **metadata: Any) -> Asset:

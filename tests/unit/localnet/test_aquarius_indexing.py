@@ -287,14 +287,7 @@ def test_validation_is_a_proof_the_contract_accepts(bench: Bench) -> None:
     receipt = bench.publisher.set_metadata(
         asset,
         digest=bytes.fromhex(proof["hash"][2:]),
-        proofs=(
-            (
-                proof["publicKey"],
-                proof["v"],
-                bytes.fromhex(proof["r"][0][2:]),
-                bytes.fromhex(proof["s"][0][2:]),
-            ),
-        ),
+        proofs=[(proof["publicKey"], proof["v"], *(bytes.fromhex(proof[part][0][2:]) for part in "rs"))],
     )
     (validated,) = bench.chain.events_of(receipt, "ERC721Template", "MetadataValidated")
     assert validated.arguments["validator"] == accounts.AQUARIUS.address

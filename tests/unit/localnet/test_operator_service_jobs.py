@@ -257,8 +257,8 @@ def test_delete_takes_results_away(service: Service) -> None:
     job = service.start("open('/data/outputs/x', 'w').write('x')")
     service.wait(job)
     folder = service.state / "jobs" / job
-    # Inputs and everything else are gone, the results are kept.
-    assert os.listdir(folder) == ["results"]
+    # Inputs and everything else go as soon as the job is over, the results are kept.
+    service.wait(job, lambda _: os.listdir(folder) == ["results"])
     (removed,) = service.call("DELETE", job).json()
     assert (removed["removed"], removed["results"]) == (1, "")
     assert service.result(job, 0).status_code == 404

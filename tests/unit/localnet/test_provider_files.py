@@ -153,6 +153,14 @@ def test_retries(bench: Bench) -> None:
         ({"type": "smartcontract", "address": "0x1"}, "malformed file object."),
         ({"type": "smartcontract", "address": "0x1", "abi": {}}, "invalid abi"),
         (
+            {
+                "type": "smartcontract",
+                "address": "0x1",
+                "abi": {"inputs": [{"name": {}}], "type": "function"},
+            },
+            "invalid abi",
+        ),
+        (
             {"type": "smartcontract", "address": "0x1", "abi": {"inputs": [], "type": "function"}},
             "only view or pure functions are allowed",
         ),

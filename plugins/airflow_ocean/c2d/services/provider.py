@@ -21,6 +21,7 @@ from airflow_ocean.c2d.errors import (
     JobNotFoundError,
     NotAllowedError,
     NotIndexedError,
+    ServiceUnavailableError,
 )
 from airflow_ocean.c2d.jobs import Job, parse_job, select_job
 from airflow_ocean.c2d.services import AssetInput, FileInfo, MetadataDocument, OrderQuote, ResultStream
@@ -112,7 +113,7 @@ class ProviderServices:
             options = {"json": body} if method == "POST" else {"params": body}
             try:
                 return self._http.request(method, url, what, **options)
-            except ServiceAnswerError as error:
+            except (ServiceAnswerError, ServiceUnavailableError) as error:
                 if attempt == SIGNING_ATTEMPTS or not _is_nonce_error(error):
                     raise
                 time.sleep(random.uniform(0, 0.05 * 2**attempt))
@@ -338,8 +339,8 @@ class ProviderServices:
                     response = stack.enter_context(
                         self._http.stream("GET", url, what, params=self._sign(message, payload))
                     )
-                except ServiceAnswerError as error:
-                    if error.status == 404:
+                except (ServiceAnswerError, ServiceUnavailableError) as error:
+                    if isinstance(error, ServiceAnswerError) and error.status == 404:
                         raise JobNotFoundError(f"{what}: {error.text}") from error
                     if attempt == SIGNING_ATTEMPTS or not _is_nonce_error(error):
                         raise
@@ -383,8 +384,9 @@ def read_environment(entry: Any) -> ComputeEnvironment:
         ) from error
 
 
-def _is_nonce_error(error: ServiceAnswerError) -> bool:
-    return error.status in (400, 500) and "nonce" in error.text.lower()
+def _is_nonce_error(error: Exception) -> bool:
+    # A nonce that is too low is refused with 400, one that was used already with 503 when it is stored.
+    return "nonce" in str(error).lower()
 
 
 def _asset(item: AssetInput) -> dict[str, Any]:

@@ -1,0 +1,238 @@
+"""Carrying out a quote: first all of it is planned and checked, then each asset is ordered or its order renewed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_ocean.c2d.errors import (
+    InsufficientFundsError,
+    InvalidInputError,
+    NotAllowedError,
+    TransactionRevertedError,
+)
+from airflow_ocean.c2d.units import ZERO_ADDRESS
+
+if TYPE_CHECKING:
+    from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.datatokens import Exchange
+    from airflow_ocean.c2d.orders import Quote, QuotedAsset
+
+logger = logging.getLogger(__name__)
+
+# An order always takes one whole datatoken, https://docs.oceanprotocol.com/developers/contracts/datatokens
+ONE_DATATOKEN = 10**18
+# How often a datatoken is got for an order when another task of the same wallet spends it first.
+ACQUISITIONS = 20
+FEE_FIELDS = (
+    "providerFeeAddress", "providerFeeToken", "providerFeeAmount", "v", "r", "s", "validUntil", "providerData",
+)  # fmt: skip
+
+Way = Literal["valid", "done", "renew", "held", "dispense", "buy"]
+
+
+@dataclass(frozen=True)
+class Payment:
+    """How one asset gets paid.
+
+    :param way: its order is still ``valid``; an earlier attempt has ``done`` it; its order is ``renew``-ed; a datatoken
+        is ``held``, or the asset's dispenser or exchange gives one
+    :param token: ocean-lib's contract of the asset's datatoken, None where no transaction is needed
+    :param exchange: where a datatoken can be bought, if it has to be
+    """
+
+    item: QuotedAsset
+    way: Way
+    transaction: str | None = None
+    token: Any = None
+    exchange: Exchange | None = None
+
+    @property
+    def did(self) -> str:
+        """The asset's DID."""
+        return self.item.asset.did
+
+    @property
+    def price(self) -> int:
+        """What the datatoken costs in the exchange's base token."""
+        return self.exchange.price(ONE_DATATOKEN) if self.way == "buy" and self.exchange else 0
+
+    @property
+    def due(self) -> dict[str, int]:
+        """What the wallet pays besides datatokens it holds: token address → amount in its smallest unit."""
+        due: dict[str, int] = {}
+        if self.way == "buy" and self.exchange:
+            due[self.exchange.base_token] = self.price
+        if self.way != "valid" and self.way != "done" and self.item.fee:
+            token, amount = self.item.fee
+            due[token] = due.get(token, 0) + amount
+        return due
+
+
+class Payments:
+    """Pays with one wallet; each transaction is a step of the client's journal, named after the asset."""
+
+    def __init__(self, client: OceanClient) -> None:
+        self._client = client
+
+    def pay(self, quote: Quote) -> list[str]:
+        """Pay for every asset of a quote and return their order transactions, in the quote's order.
+
+        :raises CostLimitError: when all of it costs more than the client's limit; nothing was spent
+        :raises InsufficientFundsError: when the wallet lacks datatokens or tokens to pay; nothing was spent
+        """
+        payments = [self._plan(item) for item in quote.items]
+        self._check(quote, payments)
+        consumer = quote.environment.consumer_address
+        return [self._carry_out(payment, consumer).lower() for payment in payments]
+
+    # ------------------------------------------------------------------ planning
+
+    def _plan(self, item: QuotedAsset) -> Payment:
+        did = item.asset.did
+        if item.quote.valid_order and item.quote.provider_fee is None:
+            logger.info("Order %s of %s is still good", item.quote.valid_order, did)
+            return Payment(item, "valid", item.quote.valid_order)
+        for step in (_order_step(did), _renew_step(did)):
+            resumed = self._client.transactions.resume(step)
+            if resumed is not None:
+                self._recount(did)
+                return Payment(item, "done", resumed.hash)
+        _contract_fee(item)  # an incomplete fee is found before anything is spent
+        token = self._client.datatokens.contract(item.service.datatoken)
+        if item.quote.valid_order:
+            return Payment(item, "renew", token=token)
+        way, exchange = self._offer(token)
+        if int(token.balanceOf(self._client.address)) >= ONE_DATATOKEN:
+            return Payment(item, "held", token=token, exchange=exchange)
+        if way is None:
+            raise InsufficientFundsError(
+                f"wallet {self._client.address} holds no datatoken {token.address} of {did}, which offers neither a "
+                "dispenser nor an exchange: ask its publisher to send one"
+            )
+        return Payment(item, way, token=token, exchange=exchange)
+
+    def _offer(self, token: Any) -> tuple[Literal["dispense", "buy"] | None, Exchange | None]:
+        if self._client.datatokens.has_dispenser(token):
+            return "dispense", None
+        exchange = self._client.datatokens.exchange(token)
+        return (None, None) if exchange is None else ("buy", exchange)
+
+    def _recount(self, did: str) -> None:
+        """Look at the steps before a finished order again, so that the cost record has them, too."""
+        for attempt in range(1, ACQUISITIONS):
+            steps = [_acquire_step(did, attempt), f"approve {_acquire_step(did, attempt)}"]
+            if not any([self._client.transactions.resume(step) for step in steps]):
+                break
+
+    def _check(self, quote: Quote, payments: list[Payment]) -> None:
+        """Compare all that is due with limit and balances before the first transaction."""
+        due: dict[str, int] = {}
+        for payment in payments:
+            for token, amount in payment.due.items():
+                if token == ZERO_ADDRESS:
+                    raise NotAllowedError(
+                        f"the Provider asks a fee of {amount} for {payment.did} in no token at all"
+                    )
+                due[token] = due.get(token, 0) + amount
+        datatokens = self._client.datatokens
+        what = f"computing {quote.algorithm.asset.did} in {quote.environment.id}"
+        self._client.limit.check_tokens(what, due, datatokens.decimals)
+        for token, amount in due.items():
+            datatokens.require_balance(datatokens.contract(token), amount)
+
+    # ------------------------------------------------------------------ paying
+
+    def _carry_out(self, payment: Payment, consumer: str) -> str:
+        if payment.transaction is not None:
+            return payment.transaction
+        if payment.way == "renew":
+            self._approve(payment, payment.due)
+            with self._client.transactions.step(_renew_step(payment.did)) as tx:
+                payment.token.reuse_order(payment.item.quote.valid_order, _contract_fee(payment.item), tx)
+            return self._client.transactions.of_step(_renew_step(payment.did)).hash
+        return self._order(payment, consumer)
+
+    def _order(self, payment: Payment, consumer: str) -> str:
+        """Get a datatoken if none is held, and spend it.
+
+        Tasks that share the wallet may spend each other's datatokens. Who finds it gone gets another one; as many are
+        got as are spent.
+        """
+        if payment.token.getId() == 2 and payment.way != "held":
+            return self._order_at_once(payment, consumer)
+        way = payment.way
+        for attempt in range(1, ACQUISITIONS):
+            if way != "held":
+                self._acquire(payment, _acquire_step(payment.did, attempt))
+            try:
+                return self._start_order(payment, consumer)
+            except TransactionRevertedError:
+                offered, _ = self._offer(payment.token)
+                held = int(payment.token.balanceOf(self._client.address)) >= ONE_DATATOKEN
+                if held or offered is None:
+                    raise
+                logger.info("Another task spent the datatoken of %s; getting one more", payment.did)
+                way = offered
+        raise InsufficientFundsError(
+            f"other tasks of wallet {self._client.address} spent the datatokens of {payment.did} {ACQUISITIONS} times"
+        )
+
+    def _start_order(self, payment: Payment, consumer: str) -> str:
+        self._approve(payment, {payment.item.fee[0]: payment.item.fee[1]} if payment.item.fee else {})
+        step = _order_step(payment.did)
+        with self._client.transactions.step(step) as tx:
+            payment.token.start_order(consumer, payment.item.service.index, _contract_fee(payment.item), tx)
+        return self._client.transactions.of_step(step).hash
+
+    def _order_at_once(self, payment: Payment, consumer: str) -> str:
+        """Let template 2 get the datatoken and order in one transaction."""
+        self._approve(payment, payment.due)
+        step = _order_step(payment.did)
+        fee, index = _contract_fee(payment.item), payment.item.service.index
+        with self._client.transactions.step(step) as tx:
+            if payment.exchange is None:
+                payment.token.dispense_and_order(fee, tx, consumer, index)
+            else:
+                payment.token.buy_DT_and_order(
+                    fee, payment.exchange.contract, tx, consumer, index, None, payment.price
+                )
+        return self._client.transactions.of_step(step).hash
+
+    def _acquire(self, payment: Payment, step: str) -> None:
+        if payment.exchange is None:
+            self._client.datatokens.dispense(payment.token.address, ONE_DATATOKEN, step)
+        else:
+            self._client.datatokens.buy(
+                payment.token.address, ONE_DATATOKEN, payment.exchange.price(ONE_DATATOKEN), step
+            )
+
+    def _approve(self, payment: Payment, due: dict[str, int]) -> None:
+        """Let the datatoken contract take exactly what is due from the wallet."""
+        for token, amount in due.items():
+            step = f"approve {token} for {payment.did}"
+            self._client.datatokens.approve(token, payment.token.address, amount, step)
+
+
+def _order_step(did: str) -> str:
+    return f"order {did}"
+
+
+def _renew_step(did: str) -> str:
+    return f"renew order of {did}"
+
+
+def _acquire_step(did: str, attempt: int) -> str:
+    return f"get datatoken {attempt} of {did}"
+
+
+def _contract_fee(item: QuotedAsset) -> dict[str, Any]:
+    """Return the signed fee as ocean-lib hands it to the contract.
+
+    :raises InvalidInputError: when the Provider's fee lacks a field
+    """
+    fee = item.quote.provider_fee
+    if not isinstance(fee, dict) or any(name not in fee for name in FEE_FIELDS):
+        raise InvalidInputError(f"the Provider's fee for {item.asset.did} is incomplete: {str(fee)[:200]}")
+    return fee

@@ -1,0 +1,150 @@
+"""The DAG through a whole running Airflow: scheduler, triggerer, dag-processor and API server, triggered over REST."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from include.demo.airflow import Airflow
+from include.demo.environment import airflow_environment, choose_port
+from include.demo.interrupts import Teardown
+from include.demo.up import set_connections
+from include.localnet.cli import exports
+from tests.support.leftovers import marked_processes, new_mark
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from include.localnet.settings import NetworkSettings
+
+pytestmark = pytest.mark.e2e
+
+DAG = "/api/v2/dags/ocean_c2d"
+TASKS = {
+    "publish_dataset",
+    "publish_algorithm",
+    "allow_algorithm",
+    "transfer_datatokens",
+    "pay_for_compute",
+    "start_compute",
+    "wait_for_compute",
+    "fetch_and_plot.fetch_results",
+    "fetch_and_plot.plot",
+}
+
+
+@pytest.fixture(scope="module")
+def airflow(localnet: NetworkSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """An Airflow as `make up` runs it; when the module is through, nothing of it may be left."""
+    home = tmp_path_factory.mktemp("a running airflow")
+    mark = new_mark()
+    base = {**os.environ, **mark, "AIRFLOW_OCEAN_ARTIFACTS": str(home / "artifacts")}
+    environment = airflow_environment(home, port=choose_port(28080), base=base)
+    environment["OCEAN_FILES_URL"] = localnet.files_url
+    airflow = Airflow(environment, home, Teardown())
+    try:
+        airflow.start()
+        airflow.wait_until_ready()
+        airflow.wait_for_dag("ocean_c2d")
+        yield airflow
+    finally:
+        airflow.stop()
+    assert marked_processes(mark) == []
+
+
+@pytest.fixture(scope="module")
+def connections(airflow: Airflow, localnet: NetworkSettings) -> dict[str, Any]:
+    """The connections of the UI, after somebody has pointed one of them elsewhere."""
+    elsewhere = {"connection_id": "ocean_carlos", "conn_type": "ocean", "host": "https://rpc.example"}
+    airflow.request("POST", "/api/v2/connections", json=elsewhere)
+    stale = {"connection_id": "ocean_bob", "conn_type": "ocean", "host": "http://127.0.0.1:1"}
+    airflow.request("POST", "/api/v2/connections", json=stale)
+    variables = exports(localnet)
+    variables["AIRFLOW_CONN_OCEAN_CARLOS"] = variables["AIRFLOW_CONN_OCEAN_BOB"]
+    assert set_connections(airflow, variables) == ["ocean_carlos"]
+    listed = airflow.request("GET", "/api/v2/connections")["connections"]
+    return {connection["connection_id"]: connection for connection in listed}
+
+
+class Run:
+    """A DAG run and the states that its tasks were seen in."""
+
+    def __init__(self, airflow: Airflow) -> None:
+        started = airflow.request("POST", f"{DAG}/dagRuns", json={"logical_date": None})
+        self._airflow = airflow
+        self.path = f"{DAG}/dagRuns/{started['dag_run_id']}"
+        self.seen: dict[str, list[str]] = {}
+
+    def is_over(self) -> str | None:
+        for task in self._airflow.request("GET", f"{self.path}/taskInstances")["task_instances"]:
+            states = self.seen.setdefault(task["task_id"], [])
+            if not states or states[-1] != task["state"]:
+                states.append(task["state"])
+        state = self._airflow.request("GET", self.path)["state"]
+        return state if state in ("success", "failed") else None
+
+    def xcom(self, task: str, key: str = "return_value") -> Any:
+        entry = self._airflow.request("GET", f"{self.path}/taskInstances/{task}/xcomEntries/{key}")
+        return entry["value"]
+
+    def log(self, task: str) -> str:
+        return json.dumps(self._airflow.request("GET", f"{self.path}/taskInstances/{task}/logs/1")["content"])
+
+
+@pytest.fixture(scope="module")
+def run(airflow: Airflow, connections: dict[str, Any]) -> Run:
+    airflow.unpause("ocean_c2d")
+    run = Run(airflow)
+    assert wait_until(run.is_over, "the run is over", timeout=180) == "success", run.seen
+    return run
+
+
+def test_the_connections_are_there_and_hide_their_keys(connections: dict[str, Any], localnet) -> None:
+    assert connections["ocean_alice"]["conn_type"] == "ocean"
+    assert connections["ocean_bob"]["host"] == connections["ocean_alice"]["host"] == localnet.rpc_url
+    assert json.loads(connections["ocean_bob"]["extra"])["provider_url"] == localnet.provider_url
+    assert connections["ocean_carlos"]["host"] == "https://rpc.example"
+    for connection in connections.values():
+        assert connection["password"] in (None, "***")
+
+
+def test_every_task_succeeds(run: Run) -> None:
+    assert {task: states[-1] for task, states in run.seen.items()} == dict.fromkeys(TASKS, "success")
+
+
+def test_the_wait_is_deferred_to_the_triggerer(run: Run) -> None:
+    assert "deferred" in run.seen["wait_for_compute"]
+    assert "running" in run.seen["wait_for_compute"][run.seen["wait_for_compute"].index("deferred") :] or (
+        "success" in run.seen["wait_for_compute"]
+    )
+    # What the trigger wrote is in the task's log, as the UI shows it.
+    assert "airflow_ocean.triggers" in run.log("wait_for_compute")
+
+
+def test_the_artifacts_are_below_the_base(run: Run, airflow: Airflow) -> None:
+    base = Path(airflow.environment["AIRFLOW_OCEAN_ARTIFACTS"])
+    plot = Path(run.xcom("fetch_and_plot.plot").removeprefix("file://"))
+    assert plot.is_relative_to(base / "ocean_c2d")
+    assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    results = [Path(uri.removeprefix("file://")) for uri in run.xcom("fetch_and_plot.fetch_results")]
+    assert results
+    assert all(path.is_relative_to(base) and path.stat().st_size for path in results)
+
+
+def test_all_listens_on_the_loopback_interface_only(run: Run, airflow: Airflow) -> None:
+    import psutil
+
+    leaders = [psutil.Process(process.pid) for process in airflow.components.values()]
+    family = [child for leader in leaders for child in (leader, *leader.children(recursive=True))]
+    listening = {
+        connection.laddr
+        for process in family
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {address.ip for address in listening} == {"127.0.0.1"}
