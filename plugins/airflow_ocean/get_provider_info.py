@@ -73,6 +73,10 @@ def get_provider_info() -> dict[str, Any]:
                         "Fee cap (gwei)",
                         "The most a transaction may pay per unit of gas; nothing is sent above it. Empty for no limit.",
                     ),
+                    "max_cost": _field(
+                        "Spending limit",
+                        "The most one task may spend, in whole tokens of each token that pays. Empty for no limit.",
+                    ),
                     "confirmations": _field(
                         "Confirmations",
                         "Blocks a transaction must be deep, its own included, before it counts. Empty for 1.",

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_ocean.c2d.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from airflow_ocean.c2d.limits import CostLimit
 
 _DID = re.compile(r"did:op:[0-9a-f]{64}")
@@ -95,15 +93,6 @@ def token_amount(name: str, value: object) -> int:
     if amount == 0:
         raise InvalidInputError(f"{name} must be above 0")
     return amount
-
-
-def optional_token_amount(name: str, value: str | int | Decimal | None) -> int | None:
-    """Return an amount of whole tokens in wei, 0 allowed; None when it is not given."""
-    from airflow_ocean.c2d.units import parse_units
-
-    if value is None or (isinstance(value, str) and value.strip() in _ABSENT):
-        return None
-    return parse_units(value, name)
 
 
 def cost_limit(name: str, value: object) -> CostLimit:

@@ -69,8 +69,8 @@ async def test_the_trigger_gives_up_at_its_deadline(scripted_provider):
     scripted_provider.script({})
     trigger = make_trigger(scripted_provider, deadline=time.time() + 0.05, poll_interval=3600)
     assert await only_event(trigger) == {"event": "timeout", "job_id": "job-1"}
-    # At once, and at the deadline, however long the interval is.
-    assert scripted_provider.asked == 2
+    # At once, and at the deadline if that has not passed meanwhile, however long the interval is.
+    assert scripted_provider.asked in (1, 2)
 
 
 async def test_the_trigger_looks_once_when_its_deadline_passed_while_no_triggerer_ran(scripted_provider):

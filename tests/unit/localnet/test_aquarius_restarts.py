@@ -46,7 +46,7 @@ def test_kills_while_assets_are_published_lose_and_double_none(bench: Bench) -> 
     thread = threading.Thread(target=publish)
     thread.start()
     try:
-        for count in (1, 4, 8):
+        for count in (1, 6):
             wait_until(lambda c=count: len(published) >= c or not thread.is_alive(), f"{count} are published")  # type: ignore[misc]
             aquarius.kill()
             aquarius.start()
@@ -66,7 +66,7 @@ def test_kill_in_the_middle_of_catching_up(bench: Bench) -> None:
     aquarius = bench.aquarius
     aquarius.stop()
     assets = [bench.publisher.publish(f"Missed {number}", flags=1) for number in range(10)]
-    for _ in range(3):
+    for _ in range(2):
         aquarius.start()
         aquarius.kill()
     aquarius.start()
