@@ -329,7 +329,8 @@ class Assets:
         A dataset that trusts algorithms and publishers both runs what is on the one list by someone on the other.
 
         :param publisher: address of the publisher to trust
-        :raises NotAllowedError: when the wallet may not change the dataset's metadata, or it offers no compute service
+        :raises NotAllowedError: when the dataset offers no compute service
+        :raises TransactionRevertedError: when the wallet may not change the dataset's metadata; nothing was sent
         """
         self._one_of(algorithm_did, publisher)
         dataset = self.resolve(dataset_did)

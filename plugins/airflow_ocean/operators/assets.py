@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_ocean import parameters
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.links import OceanAssetLink, OceanTransactionLink
-from airflow_ocean.operators.base import OceanBaseOperator
+from airflow_ocean.operators.base import OceanStepOperator
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _LONGEST_TIMEOUT = 10 * 365 * 24 * 3600
 
 
-class _PublishOperator(OceanBaseOperator):
+class _PublishOperator(OceanStepOperator):
     """What publishing a dataset and an algorithm have in common."""
 
     template_fields: Sequence[str] = (
-        "ocean_conn_id",
+        *OceanStepOperator.template_fields,
         "asset_name",
         "url",
         "files",
@@ -180,6 +180,8 @@ class OceanPublishDatasetOperator(_PublishOperator):
     :param allow_download: also sell access, that is the raw data
     :param allow_raw_algorithm: let unpublished algorithms run on the data
     :param allow_network_access: let algorithms reach the network
+    :param open_to_all: let every published algorithm run, while no algorithm and no publisher is trusted in particular;
+        otherwise nothing runs before :class:`OceanAllowAlgorithmOperator` allowed it
     :param trusted_algorithms: (templated) the algorithms that may run, each with ``did``, ``filesChecksum`` and
         ``containerSectionChecksum`` as in the DDO; :class:`OceanAllowAlgorithmOperator` works them out
     :param trusted_publishers: (templated) addresses all of whose algorithms may run
@@ -213,6 +215,7 @@ class OceanPublishDatasetOperator(_PublishOperator):
         allow_download: bool = False,
         allow_raw_algorithm: bool = False,
         allow_network_access: bool = False,
+        open_to_all: bool = False,
         trusted_algorithms: list[dict[str, str]] | str | None = None,
         trusted_publishers: list[str] | str | None = None,
         **kwargs: Any,
@@ -221,6 +224,7 @@ class OceanPublishDatasetOperator(_PublishOperator):
         self.allow_download = allow_download
         self.allow_raw_algorithm = allow_raw_algorithm
         self.allow_network_access = allow_network_access
+        self.open_to_all = open_to_all
         self.trusted_algorithms = trusted_algorithms
         self.trusted_publishers = trusted_publishers
 
@@ -239,6 +243,7 @@ class OceanPublishDatasetOperator(_PublishOperator):
                     parameters.json_list("trusted_algorithms", self.trusted_algorithms) or []
                 ),
                 trusted_publishers=_addresses("trusted_publishers", self.trusted_publishers),
+                open_to_all=parameters.boolean("open_to_all", self.open_to_all),
             ),
         )
 
@@ -292,7 +297,7 @@ class OceanPublishAlgorithmOperator(_PublishOperator):
         )
 
 
-class OceanAllowAlgorithmOperator(OceanBaseOperator):
+class OceanAllowAlgorithmOperator(OceanStepOperator):
     """Allow an algorithm, or all algorithms of a publisher, to run on a dataset; or take that back.
 
     Returns the dataset's DID; pushes ``transactions``, empty when nothing had to change.
@@ -304,7 +309,12 @@ class OceanAllowAlgorithmOperator(OceanBaseOperator):
     :param ocean_conn_id: (templated) the dataset owner's connection
     """
 
-    template_fields: Sequence[str] = ("ocean_conn_id", "dataset_did", "algorithm_did", "publisher")
+    template_fields: Sequence[str] = (
+        *OceanStepOperator.template_fields,
+        "dataset_did",
+        "algorithm_did",
+        "publisher",
+    )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 
     def __init__(

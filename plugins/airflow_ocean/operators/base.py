@@ -13,6 +13,7 @@ from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
     from decimal import Decimal
 
@@ -25,20 +26,18 @@ class OceanBaseOperator(BaseOperator):
     """The base of the package's operators.
 
     :param ocean_conn_id: (templated) the Airflow connection, a wallet on a network
-    :param max_cost: the most the task may spend, beside the connection's own limit: an amount in whole tokens that holds
-        for each token that pays, or an object of token address (or ``*``, or ``gas``) → amount
     :param retries: how often to try again after a transient error
     :param retry_delay: the wait before the first retry, doubled with each further one
     :param retry_policy: which errors to retry; by default transient ones, while fatal ones fail at once
     """
 
+    template_fields: Sequence[str] = ("ocean_conn_id",)
     ui_color = "#e6f4f7"
 
     def __init__(
         self,
         *,
         ocean_conn_id: str = OceanHook.default_conn_name,
-        max_cost: str | int | Decimal | dict[str, str] | None = None,
         retries: int = DEFAULT_RETRIES,
         retry_delay: timedelta | float = DEFAULT_FIRST_DELAY,
         retry_policy: RetryPolicy | None = None,
@@ -49,19 +48,41 @@ class OceanBaseOperator(BaseOperator):
             # Set afterwards, when Airflow has made a timedelta of the delay.
             self.retry_policy = OceanRetryPolicy(self.retry_delay)
         self.ocean_conn_id = ocean_conn_id
-        self.max_cost = max_cost
-        self.explorer_pages: dict[str, str] = {}
 
     @cached_property
     def hook(self) -> OceanHook:
         """The hook of the operator's connection."""
         return OceanHook(self.ocean_conn_id)
 
+
+class OceanStepOperator(OceanBaseOperator):
+    """The base of operators that change something: each step of theirs is done once, however often the task runs.
+
+    :param max_cost: (templated) the most the task may spend, beside the connection's own limit: an amount in whole
+        tokens that holds for each token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or
+        its JSON text
+    :param force_new: (templated) when the task is cleared, do everything anew instead of returning what was done
+        before. Retries of the same run still do nothing twice
+    """
+
+    template_fields: Sequence[str] = (*OceanBaseOperator.template_fields, "max_cost", "force_new")
+
+    def __init__(
+        self,
+        *,
+        max_cost: str | int | Decimal | dict[str, str] | None = None,
+        force_new: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.max_cost = max_cost
+        self.force_new = force_new
+        self.explorer_pages: dict[str, str] = {}
+
     def client(self, context: Context) -> OceanClient:
         """Return a client, a context manager, whose transactions a retry of this task continues."""
-        return self.hook.get_client(
-            TaskStateJournal(context), parameters.cost_limit("max_cost", self.max_cost)
-        )
+        journal = TaskStateJournal(context, force_new=parameters.boolean("force_new", self.force_new))
+        return self.hook.get_client(journal, parameters.cost_limit("max_cost", self.max_cost))
 
     def note_explorer_pages(
         self, *, transactions: list[str] | tuple[str, ...] = (), nft_address: str | None = None

@@ -19,7 +19,7 @@ from airflow_ocean.artifacts import (
 )
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
 from airflow_ocean.links import OceanTransactionLink
-from airflow_ocean.operators.base import OceanBaseOperator
+from airflow_ocean.operators.base import OceanBaseOperator, OceanStepOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -34,7 +34,7 @@ _MEGABYTE = 1024 * 1024
 _LARGEST_PLOT = 100 * _MEGABYTE
 
 
-class OceanPayForComputeOperator(OceanBaseOperator):
+class OceanPayForComputeOperator(OceanStepOperator):
     """Order the datasets and the algorithm of a compute job, and pay the Provider's fee.
 
     Orders that are still good are used again. Each new order costs one datatoken of its asset; if the wallet
@@ -53,12 +53,11 @@ class OceanPayForComputeOperator(OceanBaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "ocean_conn_id",
+        *OceanStepOperator.template_fields,
         "dataset_dids",
         "algorithm_did",
         "environment",
         "duration",
-        "max_cost",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 
@@ -93,7 +92,7 @@ class OceanPayForComputeOperator(OceanBaseOperator):
         return list(order.transactions)
 
 
-class OceanStartComputeOperator(OceanBaseOperator):
+class OceanStartComputeOperator(OceanStepOperator):
     """Start a compute job on a paid order.
 
     Returns the job id; pushes ``provider_url`` and ``consumer_address``, with which anybody may ask how the job is.
@@ -104,7 +103,11 @@ class OceanStartComputeOperator(OceanBaseOperator):
     :param ocean_conn_id: (templated) the consumer's connection
     """
 
-    template_fields: Sequence[str] = ("ocean_conn_id", "order", "custom_data")
+    template_fields: Sequence[str] = (
+        *OceanStepOperator.template_fields,
+        "order",
+        "custom_data",
+    )
 
     def __init__(
         self, *, order: dict[str, Any] | str, custom_data: dict[str, Any] | str | None = None, **kwargs: Any
@@ -140,7 +143,11 @@ class OceanStopComputeOperator(OceanBaseOperator):
     :param ocean_conn_id: (templated) the connection of the wallet that started it
     """
 
-    template_fields: Sequence[str] = ("ocean_conn_id", "job_id", "provider_url")
+    template_fields: Sequence[str] = (
+        *OceanBaseOperator.template_fields,
+        "job_id",
+        "provider_url",
+    )
 
     def __init__(self, *, job_id: str, provider_url: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -172,7 +179,13 @@ class OceanFetchResultsOperator(OceanBaseOperator):
     :param ocean_conn_id: (templated) the connection of the wallet that started the job
     """
 
-    template_fields: Sequence[str] = ("ocean_conn_id", "job_id", "provider_url", "max_bytes", "artifact_base")
+    template_fields: Sequence[str] = (
+        *OceanBaseOperator.template_fields,
+        "job_id",
+        "provider_url",
+        "max_bytes",
+        "artifact_base",
+    )
 
     def __init__(
         self,
@@ -263,7 +276,7 @@ class OceanPlotOperator(OceanBaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "ocean_conn_id",
+        *OceanBaseOperator.template_fields,
         "manifest",
         "render_options",
         "result_name",

@@ -8,7 +8,7 @@ from airflow_ocean import parameters
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.links import OceanTransactionLink
-from airflow_ocean.operators.base import OceanBaseOperator
+from airflow_ocean.operators.base import OceanStepOperator
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 METHODS = ("mint", "transfer", "dispense", "buy")
 
 
-class OceanTransferDatatokensOperator(OceanBaseOperator):
+class OceanTransferDatatokensOperator(OceanStepOperator):
     """Get datatokens of one asset or several to a consumer.
 
     ``mint``: the publisher makes new ones for the consumer. ``transfer``: the connection's wallet hands over some of
@@ -43,13 +43,12 @@ class OceanTransferDatatokensOperator(OceanBaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "ocean_conn_id",
+        *OceanStepOperator.template_fields,
         "asset_dids",
         "amount",
         "method",
         "to",
         "to_conn_id",
-        "max_cost",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 

@@ -30,3 +30,16 @@ def test_something_else_in_the_store_is_refused(context):
     context["task_state_store"].set(key, "free text")
     with pytest.raises(InvalidInputError, match="order"):
         TaskStateJournal(context).load("order")
+
+
+def test_force_new_begins_anew_when_the_task_is_cleared_but_not_in_a_retry(context):
+    context["ti"].max_tries = 3
+    TaskStateJournal(context).save("order", {"raw": "0x01"})
+    cleared = TaskStateJournal(context, force_new=True)
+    assert cleared.load("order") is None
+    cleared.save("order", {"raw": "0x02"})
+    assert TaskStateJournal(context, force_new=True).load("order") == {"raw": "0x02"}
+    # Airflow raises max_tries when it clears a task that ran.
+    context["ti"].max_tries = 7
+    assert TaskStateJournal(context, force_new=True).load("order") is None
+    assert TaskStateJournal(context).load("order") == {"raw": "0x01"}

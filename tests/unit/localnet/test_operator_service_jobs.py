@@ -334,7 +334,7 @@ def test_results_expire(tmp_path: Path) -> None:
     with running_service(state) as again:
         over = again.wait(job, lambda status: status["removed"] == 1)
         assert over["results"] == ""
-        assert os.listdir(state / "jobs") == []
+        again.wait(job, lambda _: os.listdir(state / "jobs") == [])
 
 
 def test_one_service_a_state_folder(tmp_path: Path) -> None:
