@@ -74,7 +74,8 @@ def test_arguments_are_keyword_only_and_kept_under_their_names(operator, require
 
 @ALL
 def test_the_documentation_says_what_is_templated(operator, required):
-    documented = inspect.getdoc(operator)
+    levels = [level for level in operator.__mro__ if level.__module__.startswith("airflow_ocean")]
+    documented = "\n".join(inspect.getdoc(level) or "" for level in levels)
     templated = set(re.findall(r":param (\w+):\s+\(templated\)", documented))
     # A subclass of a publishing operator points at the other one's page for the arguments they share.
     shared = set(OceanPublishDatasetOperator.template_fields) if "PublishDataset" in documented else set()
