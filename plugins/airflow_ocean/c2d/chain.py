@@ -14,6 +14,7 @@ from airflow_ocean.c2d.errors import (
     ServiceUnavailableError,
     TransactionRevertedError,
 )
+from airflow_ocean.c2d.network import origin
 from airflow_ocean.c2d.units import format_units
 
 RPC_TIMEOUT = 30.0
@@ -43,6 +44,29 @@ def revert_reason(error: RpcError) -> str:
     return str(error).removeprefix("execution reverted: ")
 
 
+class SessionProvider(HTTPProvider):  # type: ignore[misc]
+    """web3's HTTP provider with connections of its own.
+
+    web3 keeps one session per endpoint and thread for the whole process, which a forked worker would share with its
+    parent.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.session = requests.Session()
+
+    def make_request(self, method: Any, params: Any) -> Any:
+        """Send one JSON-RPC request."""
+        response = self.session.post(
+            self.endpoint_uri,
+            data=self.encode_rpc_request(method, params),
+            headers={"Content-Type": "application/json"},
+            timeout=RPC_TIMEOUT,
+        )
+        response.raise_for_status()
+        return self.decode_rpc_response(response.content)
+
+
 class Chain:
     """Requests to one RPC endpoint with typed errors.
 
@@ -51,7 +75,12 @@ class Chain:
 
     def __init__(self, rpc_url: str) -> None:
         self.rpc_url = rpc_url
-        self.provider = HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT})
+        self.provider = SessionProvider(rpc_url)
+        self._shown = origin(rpc_url)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.provider.session.close()
 
     def answer(self, method: str, params: Any) -> dict[str, Any]:
         """Send one request and return the whole JSON-RPC answer, errors of the node included.
@@ -65,15 +94,15 @@ class Chain:
             status = error.response.status_code if error.response is not None else None
             if status == 429:
                 raise RateLimitedError(
-                    f"{method}: the chain's RPC {self.rpc_url} answers 429, too many requests",
+                    f"{method}: the chain's RPC {self._shown} answers 429, too many requests",
                     retry_after=_seconds(error.response.headers.get("Retry-After")),
                 ) from error
             raise ServiceUnavailableError(
-                f"{method}: the chain's RPC {self.rpc_url} answers HTTP {status}"
+                f"{method}: the chain's RPC {self._shown} answers HTTP {status}"
             ) from error
         except (requests.RequestException, ValueError) as error:
             raise ServiceUnavailableError(
-                f"{method}: the chain's RPC {self.rpc_url} does not answer ({type(error).__name__}); is it running?"
+                f"{method}: the chain's RPC {self._shown} does not answer ({type(error).__name__}); is it running?"
             ) from error
 
     def request(self, method: str, *params: Any) -> Any:

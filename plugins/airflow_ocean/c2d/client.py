@@ -13,6 +13,7 @@ from airflow_ocean.c2d.errors import InvalidInputError, OceanError
 from airflow_ocean.c2d.jobs import Jobs
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
+from airflow_ocean.c2d.network import origin
 from airflow_ocean.c2d.orders import Orders
 from airflow_ocean.c2d.services import open_services
 from airflow_ocean.c2d.transactions import Transactions
@@ -64,7 +65,7 @@ class OceanClient:
         self.jobs = Jobs(self.services, journal)
 
     def __repr__(self) -> str:
-        return f"OceanClient({self.address} on {self.network.rpc_url})"
+        return f"OceanClient({self.address} on {origin(self.network.rpc_url)})"
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +75,7 @@ class OceanClient:
 
     def close(self) -> None:
         """Close all connections."""
+        self.transactions.chain.close()
         for services in self._services.values():
             services.close()
 
@@ -133,7 +135,9 @@ class OceanClient:
         """Look at every part of the network once, for a person who tests a connection."""
 
         def chain() -> str:
-            return f"chain {self.chain_id} at {self.network.rpc_url}, block {self.web3.eth.block_number}"
+            return (
+                f"chain {self.chain_id} at {origin(self.network.rpc_url)}, block {self.web3.eth.block_number}"
+            )
 
         def contracts() -> str:
             self.require_contract(self.contract_address("ERC721Factory"), "ERC721Factory")

@@ -7,11 +7,19 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_ocean.c2d.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+
+def origin(url: str) -> str:
+    """Return a URL's scheme, host and port: what a message may show, as hosted RPC endpoints have their key in the path."""
+    parts = urlsplit(url)
+    host = parts.hostname or "?"
+    return f"{parts.scheme}://{host}:{parts.port}" if parts.port else f"{parts.scheme}://{host}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,6 @@ class Network:
             ):
                 return name, addresses
         raise InvalidInputError(
-            f"no Ocean contracts are listed for chain {chain_id} (RPC {self.rpc_url}) in {path}; "
+            f"no Ocean contracts are listed for chain {chain_id} (RPC {origin(self.rpc_url)}) in {path}; "
             "give the connection an address_file that lists them"
         )
