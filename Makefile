@@ -10,6 +10,11 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .PHONY: help demo up test lint lock env dev-env clean
 
+# Trust whom the system trusts, as pip and npm do; uv by itself knows only the public authorities.
+ifneq ($(wildcard /etc/ssl/certs/*.crt /etc/ssl/cert.pem),)
+export UV_SYSTEM_CERTS ?= 1
+endif
+
 PYTHON_BIN := .venv/bin/python
 UV := .venv/bin/uv
 PIP_INSTALL := $(UV) pip install --quiet --python $(PYTHON_BIN)

@@ -119,11 +119,10 @@ def test_every_task_succeeds(run: Run) -> None:
 
 def test_the_wait_is_deferred_to_the_triggerer(run: Run) -> None:
     assert "deferred" in run.seen["wait_for_compute"]
-    assert "running" in run.seen["wait_for_compute"][run.seen["wait_for_compute"].index("deferred") :] or (
-        "success" in run.seen["wait_for_compute"]
-    )
-    # What the trigger wrote is in the task's log, as the UI shows it.
-    assert "airflow_ocean.triggers" in run.log("wait_for_compute")
+    # What happened on the triggerer is in the task's log, as the UI shows it.
+    log = run.log("wait_for_compute")
+    assert "Trigger fired event" in log
+    assert run.xcom("start_compute") in log
 
 
 def test_the_artifacts_are_below_the_base(run: Run, airflow: Airflow) -> None:
