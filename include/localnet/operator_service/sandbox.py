@@ -132,8 +132,9 @@ class Sandbox:
         else:  # what confine.py needs to give up the rest
             for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
                 arguments += ["--cap-add", capability]
-        arguments += self._system() + _devices()
+        # Before the system, as the interpreter may itself live below /tmp.
         arguments += ["--perms", "1777", "--size", str(limits.temporary), "--tmpfs", "/tmp"]
+        arguments += self._system() + _devices()
         arguments += ["--perms", "0755", "--dir", "/data"]
         for folder in (folders.inputs, folders.ddos, folders.transformations):
             arguments += ["--ro-bind", str(folder), f"/data/{folder.name}"]

@@ -9,8 +9,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import textwrap
+import venv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -666,3 +668,19 @@ def test_filter_is_refused_for_machines_it_does_not_know() -> None:
     assert filter_program("aarch64") != filter_program("x86_64")
     with pytest.raises(OSError, match="riscv64"):
         filter_program("riscv64")
+
+
+def test_an_interpreter_below_the_temporary_folder(tmp_path: Path) -> None:
+    # The sandbox has a /tmp of its own, which must not hide a checkout that lies in the host's.
+    with tempfile.TemporaryDirectory(prefix="a venv ", dir="/tmp") as home:
+        venv.create(home, symlinks=True)
+        os.chmod(home, 0o755)
+        # The new environment is empty; of other packages the sandbox needs only bubblewrap's.
+        packages = os.pathsep.join([str(PROJECT), sysconfig.get_path("purelib")])
+        code = (
+            "from pathlib import Path; import sys; from include.localnet.operator_service.sandbox import Sandbox; "
+            f"assert sys.prefix == {home!r}; Sandbox(Path({str(tmp_path / 'state')!r})).check()"
+        )
+        subprocess.run(
+            [f"{home}/bin/python", "-c", code], env={**os.environ, "PYTHONPATH": packages}, check=True
+        )
