@@ -6,14 +6,15 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, get_current_context
+from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from airflow_ocean import parameters
 from airflow_ocean.c2d import errors
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
-from airflow_ocean.triggers import OceanComputeTrigger
+from airflow_ocean.triggers import DEADLINE_KEY, OceanComputeTrigger, task_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.jobs import Job
 
+# States of a task that a user has marked, cleared or deleted while it ran on a worker. In any other one somebody goes on
+# waiting: this try, or the next.
+_GIVEN_UP = (None, "failed", "skipped", "removed", "restarting")
+
 
 class OceanComputeSensor(BaseSensorOperator):
     """Wait until a compute job is over.
@@ -30,17 +35,19 @@ class OceanComputeSensor(BaseSensorOperator):
     The job is looked at once; if it still runs, the task defers and takes no worker until the job is over. A job that
     failed fails the task with the end of the algorithm's log in the message.
 
-    Returns the job id; pushes ``status`` and ``duration`` (seconds).
+    Returns the job id; pushes ``status`` and ``duration`` (seconds), and when it defers ``deadline`` (seconds since 1970).
 
     :param job_id: (templated) the job
     :param provider_url: (templated) the Provider that runs it, the connection's own by default
     :param consumer_address: (templated) the wallet that started it, the connection's own by default
     :param deferrable: wait on the triggerer; otherwise poke from the worker. A job takes minutes to days, so waiting
         deferred is the default here whatever ``[operators] default_deferrable`` says
-    :param stop_on_kill: stop the job when the task is marked failed, cleared or times out while it waits. A poking
-        task cannot tell a user who kills it from a worker that is shut down, and stops the job in both cases
+    :param stop_on_kill: stop the job when the task is marked failed or skipped, is cleared, or times out while it waits;
+        so does marking the whole run failed. Marking the task successful lets the job go on, as does a restart of a
+        worker, a scheduler or a triggerer. Between two pokes in the mode ``reschedule``, and while no triggerer runs,
+        there is nobody to stop the job
     :param poke_interval: seconds between two looks at the job
-    :param timeout: seconds to wait altogether
+    :param timeout: seconds to wait altogether, retries included; clearing the task begins anew
     :param ocean_conn_id: (templated) the connection of the wallet that started the job
     :param retries: how often to try again after a transient error
     :param retry_delay: the wait before the first retry, doubled with each further one
@@ -90,17 +97,19 @@ class OceanComputeSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Look at the job, then defer, or poke until it is over."""
         parameters.text("job_id", self.job_id)
+        deadline = self._deadline(context)
         if not self.deferrable:
-            return self._poke_until_finished(context)
+            return self._poke_until_finished(context, deadline)
         if (done := self.poke(context)) is not None and done.is_done:
             return done.xcom_value
-        self.log.info("Waiting on the triggerer, for %.0f s at most", self.timeout)
+        self.log.info("Waiting on the triggerer, for %.0f s at most", max(deadline - time.time(), 0))
+        context["ti"].xcom_push(DEADLINE_KEY, deadline)
         self.defer(
             trigger=OceanComputeTrigger(
                 job_id=self.job_id,
                 provider_url=self._provider_url,
                 consumer_address=self._consumer_address,
-                deadline=time.time() + self.timeout,
+                deadline=deadline,
                 poll_interval=self.poke_interval,
                 ocean_conn_id=self.ocean_conn_id,
                 stop_on_kill=self.stop_on_kill,
@@ -135,8 +144,11 @@ class OceanComputeSensor(BaseSensorOperator):
         return self._conclude(context, event["status"], event["succeeded"], event["duration"])
 
     def on_kill(self) -> None:
-        """Stop the job, if told to, when the task is killed while it runs on a worker."""
-        if self.stop_on_kill:
+        """Stop the job, if told to, when a user gives the task up while it runs on a worker.
+
+        Airflow calls this as well when the worker is shut down or loses the API server; the job then goes on.
+        """
+        if self.stop_on_kill and self._is_given_up():
             self._stop_job()
 
     # ------------------------------------------------------------------
@@ -150,7 +162,33 @@ class OceanComputeSensor(BaseSensorOperator):
         given = parameters.optional_address("consumer_address", self.consumer_address)
         return given or str(self.hook.client.address)
 
-    def _poke_until_finished(self, context: Context) -> Any:
+    def _deadline(self, context: Context) -> float:
+        """Return when to give up, in seconds since 1970: what the first try said, so that no restart extends it."""
+        store: Any = context["task_state_store"]
+        # Clearing a task raises its max_tries, a retry does not.
+        key = f"ocean.deadline.{context['ti'].max_tries}"
+        deadline = store.get(key)
+        if deadline is None:
+            deadline = time.time() + self.timeout
+            store.set(key, deadline, retention=NEVER_EXPIRE)
+        return float(deadline)
+
+    def _is_given_up(self) -> bool:
+        """Say whether a user has given the task up, as far as Airflow tells."""
+        try:
+            instance = get_current_context()["ti"]
+        except RuntimeError:  # called without Airflow around it
+            return True
+        try:
+            state = task_state(instance)
+        except AirflowRuntimeError as error:
+            self.log.warning("Cannot ask why the task is killed; job %s goes on: %s", self.job_id, error)
+            return False
+        return state in _GIVEN_UP
+
+    def _poke_until_finished(self, context: Context, deadline: float) -> Any:
+        if not self.reschedule:  # that mode's count survives restarts by itself
+            self.timeout = max(deadline - time.time(), 0.0)
         try:
             return super().execute(context)
         except AirflowSensorTimeout:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import BaseXCom, TaskInstanceState
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ocean.c2d.errors import FatalError, TransientError
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.jobs import Job
 
+# XCom of the waiting task: when it gives up, in seconds since 1970. It also tells one wait from another.
+DEADLINE_KEY = "deadline"
 LONGEST_PAUSE = 300.0
+# Pauses between the attempts to stop a job, in seconds; Airflow allows 30 s altogether ([triggerer] on_kill_timeout).
+_STOP_PAUSES = (1.0, 2.0, 4.0, 8.0)
 
 
 class OceanComputeTrigger(BaseTrigger):
@@ -25,13 +31,17 @@ class OceanComputeTrigger(BaseTrigger):
     ``duration``), ``timeout``, or ``error`` (with the error's ``type`` and ``message``); ``job_id`` is in all of them.
     Errors that may pass, such as a Provider that restarts, are logged and waited out.
 
+    Restarts of the triggerer, and its death, do not touch the job: the next triggerer goes on waiting, with the same
+    deadline. When a user gives the task up while no triggerer runs, nobody is there to stop the job: Airflow deletes the
+    trigger before the next triggerer sees it. The job then goes on; ``OceanStopComputeOperator`` stops it.
+
     :param job_id: the job
     :param provider_url: the Provider that runs it
     :param consumer_address: the wallet that started it
     :param deadline: when to give up, in seconds since 1970; it is absolute so that it survives restarts
     :param poll_interval: seconds between two looks at the job
     :param ocean_conn_id: the wallet's connection, read only to stop the job
-    :param stop_on_kill: whether to stop the job when a user marks the task failed or clears it
+    :param stop_on_kill: whether to stop the job when a user marks the task failed or skipped, or clears it
     """
 
     def __init__(
@@ -121,16 +131,70 @@ class OceanComputeTrigger(BaseTrigger):
         return max(pause, error.retry_after or 0.0)
 
     async def on_kill(self) -> None:
-        """Stop the job, as its task was marked failed or cleared; not called when a triggerer restarts."""
+        """Stop the job, if told to, when a user has given the task up; not called when a triggerer is shut down."""
         if not self.stop_on_kill:
+            return
+        if await self._is_still_wanted():
+            self.log.info("Job %s goes on: its task was not given up", self.job_id)
             return
         from airflow_ocean.hooks import OceanHook
 
         hook = await OceanHook.acreate(self.ocean_conn_id)
-        job = await asyncio.to_thread(self._stop, hook)
-        self.log.info("The task was killed; asked for the end of %s", job.describe())
+        for pause in _STOP_PAUSES:
+            try:
+                job = await asyncio.to_thread(self._stop, hook)
+                break
+            except TransientError as error:
+                self.log.warning(
+                    "Cannot stop job %s for now, trying again in %.0f s: %s", self.job_id, pause, error
+                )
+                await asyncio.sleep(pause)
+        else:
+            job = await asyncio.to_thread(self._stop, hook)
+        self.log.info("The task was given up; asked for the end of %s", job.describe())
+
+    async def _is_still_wanted(self) -> bool:
+        """Say whether the result is wanted although Airflow cancels this trigger.
+
+        Airflow 3.3 cancels, as if by a user, every trigger that the database no longer assigns to its triggerer. That
+        is so, too, when another triggerer has taken the trigger over, because this one was suspended or cut off for a
+        while, and when the task was marked successful.
+        """
+        instance = self.task_instance
+        if instance is None:
+            return False
+        state = await asyncio.to_thread(task_state, instance)
+        if state == TaskInstanceState.DEFERRED.value:
+            # The same wait, elsewhere; or the next one, when the task was cleared and was quick to get here again.
+            return bool(await self._announced_deadline(instance) == self.deadline)
+        return state == TaskInstanceState.SUCCESS.value
+
+    async def _announced_deadline(self, instance: Any) -> Any:
+        return await BaseXCom.aget_one(
+            key=DEADLINE_KEY,
+            dag_id=instance.dag_id,
+            task_id=instance.task_id,
+            run_id=instance.run_id,
+            map_index=instance.map_index,
+        )
 
     def _stop(self, hook: Any) -> Job:
         with hook.get_client() as client:
             job: Job = client.jobs.stop(self.job_id, self.provider_url)
         return job
+
+
+def task_state(instance: Any) -> str | None:
+    """Return the state that Airflow's database has for a task instance, None when it is cleared or deleted.
+
+    :param instance: anything with the ids of a task instance
+    """
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=instance.dag_id,
+        task_ids=[instance.task_id],
+        run_ids=[instance.run_id],
+        map_index=instance.map_index,
+    )
+    of_run = states.get(instance.run_id, {})
+    # One entry at most; a mapped instance has its index in the key.
+    return next(iter(of_run.values()), None)

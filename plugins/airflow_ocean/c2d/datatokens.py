@@ -125,18 +125,17 @@ class Datatokens:
         exchange = self.exchange(token)
         if exchange is None:
             raise NotAllowedError(f"datatoken {token.address} has no active fixed-rate exchange")
-        before = len(self._client.transactions.mined)
         if self._client.transactions.resume(step) is None:
             self._sold_alone(token)
             price = self._checked_price(exchange, token, amount, max_price)
-            self.approve(exchange.base_token, exchange.address, price, f"approve {step}")
+            self.approve(exchange.base_token, exchange.address, price, step)
             with self._client.transactions.step(step) as tx:
                 exchange.contract.FRE.buyDT(exchange.id, amount, price, ZERO_ADDRESS, 0, tx)
             logger.info(
                 "Bought %s of datatoken %s for %s of %s",
                 format_units(amount), token.address, format_units(price), exchange.base_token,
             )  # fmt: skip
-        return [mined.hash for mined in self._client.transactions.mined[before:]]
+        return [mined.hash for mined in self._client.transactions.resume_ending(step)]
 
     def _checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
         price = exchange.price(amount)
@@ -185,13 +184,20 @@ class Datatokens:
             return Exchange(contract.address, contract.exchange_id, contract.details.base_token, contract)
         return None
 
-    def approve(self, token: str, spender: str, amount: int, step: str) -> None:
-        """Allow a contract to take exactly ``amount`` of a token from the wallet, unless it already may."""
+    def approve(self, token: str, spender: str, amount: int, purpose: str) -> None:
+        """Allow a contract to take exactly ``amount`` of a token from the wallet, unless it already may.
+
+        :param purpose: what it is for; ends the steps' names. A retry may need more than its first attempt allowed, as
+            prices change, so there may be several
+        """
         contract = self.contract(token)
-        if self._client.transactions.resume(step) is not None:
-            return
-        if int(contract.allowance(self._client.address, spender)) >= amount:
-            return
+        number, resumed = 0, True
+        while resumed:
+            number += 1
+            step = f"approval {number} of {token} for {purpose}"
+            resumed = self._client.transactions.resume(step) is not None
+            if int(contract.allowance(self._client.address, spender)) >= amount:
+                return
         with self._client.transactions.step(step) as tx:
             contract.approve(spender, amount, tx)
 

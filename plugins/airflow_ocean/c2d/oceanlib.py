@@ -6,7 +6,6 @@ ocean-lib is used for contracts, datatokens and DDOs. Its HTTP half is replaced 
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import enforce_typing
@@ -15,24 +14,21 @@ import enforce_typing
 # decorator is bound when ocean_lib is imported, so it is replaced here, before the first import.
 enforce_typing.enforce_types = lambda decorated: decorated
 
-with warnings.catch_warnings():
-    # web3 6 asks for pkg_resources, which setuptools calls deprecated at each import.
-    warnings.simplefilter("ignore", UserWarning)
-    from ocean_lib.models.data_nft import DataNFT, DataNFTArguments
-    from ocean_lib.models.data_nft_factory import DataNFTFactoryContract
-    from ocean_lib.models.datatoken_base import DatatokenArguments, DatatokenBase, TokenFeeInfo
-    from ocean_lib.models.dispenser import Dispenser, DispenserArguments
-    from ocean_lib.models.fixed_rate_exchange import ExchangeArguments, FixedRateExchange, OneExchange
-    from ocean_lib.structures.file_objects import (
-        ArweaveFile,
-        FilesType,
-        FilesTypeFactory,
-        GraphqlQuery,
-        IpfsFile,
-        SmartContractCall,
-        UrlFile,
-    )
-    from web3 import HTTPProvider, Web3
+from ocean_lib.models.data_nft import DataNFT, DataNFTArguments
+from ocean_lib.models.data_nft_factory import DataNFTFactoryContract
+from ocean_lib.models.datatoken_base import DatatokenArguments, DatatokenBase, TokenFeeInfo
+from ocean_lib.models.dispenser import Dispenser, DispenserArguments
+from ocean_lib.models.fixed_rate_exchange import ExchangeArguments, FixedRateExchange, OneExchange
+from ocean_lib.structures.file_objects import (
+    ArweaveFile,
+    FilesType,
+    FilesTypeFactory,
+    GraphqlQuery,
+    IpfsFile,
+    SmartContractCall,
+    UrlFile,
+)
+from web3 import HTTPProvider, Web3
 
 if TYPE_CHECKING:
     from collections.abc import Callable

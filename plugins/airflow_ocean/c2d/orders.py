@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d import environments
 from airflow_ocean.c2d.errors import InvalidInputError
-from airflow_ocean.c2d.payments import Payments
+from airflow_ocean.c2d.payments import Payments, Terms
 from airflow_ocean.c2d.services import AssetInput
 
 if TYPE_CHECKING:
@@ -167,6 +167,11 @@ class Quote:
         """Datasets first, the algorithm last."""
         return (*self.datasets, self.algorithm)
 
+    @property
+    def dids(self) -> list[str]:
+        """The assets' DIDs, in the same order."""
+        return [item.asset.did for item in self.items]
+
     def to_dict(self) -> dict[str, Any]:
         """Give what a person wants to know before paying, as JSON."""
         return {
@@ -216,6 +221,8 @@ class Orders:
     ) -> Quote:
         """Ask what a job takes; nothing is spent.
 
+        A payment that was begun is asked for again as it was begun: in the same environment, until the same moment.
+
         :param environment: ``free``, ``cheapest``, or an environment's id
         :param duration: how long the environment is wanted, for one job or several after each other, seconds
         :param valid_until: until when it is wanted instead, seconds since 1970. With the moment a known order was
@@ -243,6 +250,9 @@ class Orders:
         services = [dataset.service("compute") for dataset in datasets]
         algorithm_service = algorithm.service("access", "compute")
         provider_url = services[0].endpoint
+        begun = Payments(self._client).terms([*dataset_dids, algorithm_did]) if valid_until is None else None
+        if begun is not None and begun.valid_until > time.time():
+            environment, valid_until = begun.environment, begun.valid_until
         chosen = self.environment(environment, provider_url)
         until = valid_until or int(time.time()) + duration
         inputs = [
@@ -273,7 +283,9 @@ class Orders:
         :raises CostLimitError: when it costs more than the client's limit; nothing was spent
         """
         before = len(self._client.transactions.mined)
-        transactions = Payments(self._client).pay(quote)
+        payments = Payments(self._client)
+        transactions = payments.pay(quote)
+        terms = payments.terms(quote.dids) or Terms.of(quote)
         cost = Cost.of(self._client.transactions.mined[before:])
         ordered = [
             OrderedAsset(item.asset.did, item.service.id, transaction, item.user_data)
@@ -287,9 +299,9 @@ class Orders:
         )
         return Order(
             provider_url=quote.provider_url,
-            environment=quote.environment.id,
-            environment_consumer=quote.environment.consumer_address,
-            valid_until=quote.valid_until,
+            environment=terms.environment,
+            environment_consumer=terms.environment_consumer,
+            valid_until=terms.valid_until,
             datasets=tuple(ordered[:-1]),
             algorithm=ordered[-1],
             cost=cost.to_dict(),

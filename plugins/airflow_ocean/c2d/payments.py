@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_ocean.c2d.errors import (
     InsufficientFundsError,
     InvalidInputError,
     NotAllowedError,
+    OrderExpiredError,
+    StepChangedError,
     TransactionRevertedError,
 )
 from airflow_ocean.c2d.units import ZERO_ADDRESS
@@ -70,6 +73,25 @@ class Payment:
         return due
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What orders are paid for.
+
+    :param environment: the environment's id
+    :param environment_consumer: its address, whom the orders name as consumer
+    :param valid_until: seconds since 1970
+    """
+
+    environment: str
+    environment_consumer: str
+    valid_until: int
+
+    @classmethod
+    def of(cls, quote: Quote) -> Terms:
+        """Return a quote's terms."""
+        return cls(quote.environment.id, quote.environment.consumer_address, quote.valid_until)
+
+
 class Payments:
     """Pays with one wallet; each transaction is a step of the client's journal, named after the asset."""
 
@@ -81,9 +103,12 @@ class Payments:
 
         :raises CostLimitError: when all of it costs more than the client's limit; nothing was spent
         :raises InsufficientFundsError: when the wallet lacks datatokens or tokens to pay; nothing was spent
+        :raises OrderExpiredError: when an earlier attempt paid a part, and the time it paid for is over
+        :raises StepChangedError: when an earlier attempt paid a part for another environment or time
         """
         payments = [self._plan(item) for item in quote.items]
         self._check(quote, payments)
+        self._agree(quote, payments)
         consumer = quote.environment.consumer_address
         return [self._carry_out(payment, consumer).lower() for payment in payments]
 
@@ -94,10 +119,11 @@ class Payments:
         if item.quote.valid_order and item.quote.provider_fee is None:
             logger.info("Order %s of %s is still good", item.quote.valid_order, did)
             return Payment(item, "valid", item.quote.valid_order)
+        # All of them, so that the cost has what an earlier attempt spent on the way.
+        self._client.transactions.resume_ending(did)
         for step in (_order_step(did), _renew_step(did)):
             resumed = self._client.transactions.resume(step)
             if resumed is not None:
-                self._recount(did)
                 return Payment(item, "done", resumed.hash)
         _contract_fee(item)  # an incomplete fee is found before anything is spent
         token = self._client.datatokens.contract(item.service.datatoken)
@@ -119,13 +145,6 @@ class Payments:
         exchange = self._client.datatokens.exchange(token)
         return (None, None) if exchange is None else ("buy", exchange)
 
-    def _recount(self, did: str) -> None:
-        """Look at the steps before a finished order again, so that the cost record has them, too."""
-        for attempt in range(1, ACQUISITIONS):
-            steps = [_acquire_step(did, attempt), f"approve {_acquire_step(did, attempt)}"]
-            if not any([self._client.transactions.resume(step) for step in steps]):
-                break
-
     def _check(self, quote: Quote, payments: list[Payment]) -> None:
         """Compare all that is due with limit and balances before the first transaction."""
         due: dict[str, int] = {}
@@ -141,6 +160,29 @@ class Payments:
         self._client.limit.check_tokens(what, due, datatokens.decimals)
         for token, amount in due.items():
             datatokens.require_balance(datatokens.contract(token), amount)
+
+    def terms(self, dids: list[str]) -> Terms | None:
+        """Return what a payment for these assets was begun with, None when there is none.
+
+        :param dids: the datasets' and at last the algorithm's
+        """
+        entry = self._client.transactions.journal.load(_terms_entry(dids))
+        return None if entry is None else Terms(**entry)
+
+    def _agree(self, quote: Quote, payments: list[Payment]) -> None:
+        """Write down what is paid for, so that a retry pays the rest of the same, and tells the same."""
+        asked, begun = Terms.of(quote), self.terms(quote.dids)
+        if asked == begun:
+            return
+        if begun is None or all(payment.way != "done" for payment in payments):
+            self._client.transactions.journal.save(_terms_entry(quote.dids), asdict(asked))
+        elif any(payment.way not in ("done", "valid") for payment in payments):
+            error = OrderExpiredError if begun.valid_until <= time.time() else StepChangedError
+            raise error(
+                f"an earlier attempt paid a part of {', '.join(quote.dids)} for environment {begun.environment} until "
+                f"{begun.valid_until} (seconds since 1970), now it is {asked.environment} until {asked.valid_until}; "
+                "nothing more was spent. Run again with force_new to pay for all of it anew"
+            )
 
     # ------------------------------------------------------------------ paying
 
@@ -211,8 +253,11 @@ class Payments:
     def _approve(self, payment: Payment, due: dict[str, int]) -> None:
         """Let the datatoken contract take exactly what is due from the wallet."""
         for token, amount in due.items():
-            step = f"approve {token} for {payment.did}"
-            self._client.datatokens.approve(token, payment.token.address, amount, step)
+            self._client.datatokens.approve(token, payment.token.address, amount, payment.did)
+
+
+def _terms_entry(dids: list[str]) -> str:
+    return f"terms of {' '.join(dids)}"
 
 
 def _order_step(did: str) -> str:
