@@ -1,29 +1,23 @@
-"""The chain of the local network: where anvil is found, how it is started, and how its state outlives it."""
+"""The chain of the local network as its other parts see it: where anvil is found, how it is started, and its client."""
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import platform
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import httpx
 
-from include.localnet.accounts import MNEMONIC
 from include.localnet.ethereum import Chain, RpcError
-from include.localnet.settings import CHAIN_ID, HOST, PROJECT
+from include.localnet.settings import CHAIN_ID, PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-# Seconds between two dumps of the whole state: what a crash may lose. A dump of 1,000 blocks takes about 20 ms.
-_DUMP_INTERVAL = 1
-# Old states a client may still call on, for instance to learn why a transaction reverted. Each costs about 70 KB.
-_STATES_KEPT = 64
 
 
 class AnvilNotFound(Exception):
@@ -58,41 +52,18 @@ def find_anvil() -> str:
 
 
 def anvil_command(port: int, state: Path, block_time: int | None = None) -> list[str]:
-    """Return anvil's command line and make the state folder ready for it.
+    """Return the command line that runs anvil behind its journal.
 
+    :param port: where JSON-RPC is answered
     :param state: folder of the chain's state
     :param block_time: seconds between blocks; None mines each transaction at once
+    :raises AnvilNotFound: when there is no anvil
     """
-    state.mkdir(parents=True, exist_ok=True)
-    saved, dump = state / "chain.json", state / "dump.json"
-    _keep_dump(saved, dump)
-    command = [find_anvil(), "--quiet", "--host", HOST, "--port", str(port)]
-    command += ["--chain-id", str(CHAIN_ID), "--mnemonic", MNEMONIC, "--accounts", "20"]
-    # Without pruning anvil keeps every block's state in memory, then in ~/.foundry: 100 MB a thousand blocks.
-    # Blocks, receipts and logs are kept either way.
-    command += ["--prune-history", str(_STATES_KEPT)]
-    command += ["--dump-state", str(dump), "--state-interval", str(_DUMP_INTERVAL)]
-    if saved.exists():
-        command += ["--load-state", str(saved)]
+    command = [sys.executable, "-m", "include.localnet.chain_node", "--anvil", find_anvil()]
+    command += ["--port", str(port), "--chain-id", str(CHAIN_ID), "--state", str(state)]
     if block_time:
         command += ["--block-time", str(block_time)]
     return command
-
-
-def _keep_dump(saved: Path, dump: Path) -> None:
-    """Make the last dump the state to load, unless it is half-written.
-
-    Anvil overwrites its dump in place. A kill in the middle of that must not cost the chain, so anvil never writes
-    to the file it loads from.
-    """
-    try:
-        json.loads(dump.read_bytes())
-    except FileNotFoundError:
-        return
-    except ValueError:
-        dump.replace(dump.with_suffix(".damaged"))
-        return
-    dump.replace(saved)
 
 
 @functools.cache

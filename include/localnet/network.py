@@ -44,7 +44,7 @@ class PartStatus:
     """How one part is.
 
     :param pid: process id, None when it does not run
-    :param memory: resident memory in MB
+    :param memory: resident memory of it and the processes that it has started, in MB
     :param healthy: it runs and answers
     """
 
@@ -56,15 +56,20 @@ class PartStatus:
     log: str
 
 
+# For Python processes that stay: output at once, and little memory.
+_PYTHON = {
+    "PYTHONUNBUFFERED": "1",
+    "MALLOC_ARENA_MAX": "2",  # glibc's default of 8 per core keeps 20 MB a service for nothing
+}
+
+
 def _environment(part: str, settings: NetworkSettings) -> dict[str, str]:
-    common = {
+    common = _PYTHON | {
         "HOST": HOST,
         "PORT": str(settings.ports[part]),
         "STATE_DIR": str(settings.state_of(part)),
-        "PYTHONUNBUFFERED": "1",
         # The services find each other on loopback, which no proxy reaches.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
-        "MALLOC_ARENA_MAX": "2",  # glibc's default of 8 per core keeps 20 MB a service for nothing
     }
     on_chain = {"RPC_URL": settings.rpc_url, "ADDRESS_FILE": str(settings.address_file)}
     own = {
@@ -139,7 +144,7 @@ def _check_ports(parts: list[str], settings: NetworkSettings) -> None:
 def _start(part: str, settings: NetworkSettings, table: ProcessTable) -> None:
     if part == CHAIN:
         command = chain.anvil_command(settings.ports[part], settings.state_of(part), settings.block_time)
-        table.start(part, command, {})
+        table.start(part, command, _PYTHON)
         return
     settings.state_of(part).mkdir(parents=True, exist_ok=True)
     settings.files_folder.mkdir(parents=True, exist_ok=True)

@@ -170,8 +170,11 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def memory_of(pid: int) -> float:
-    """Return the resident memory of a process in MB, 0 when it has ended."""
-    try:
-        return float(psutil.Process(pid).memory_info().rss) / 1e6
-    except psutil.Error:
-        return 0.0
+    """Return the resident memory of a process and all below it in MB, 0 when it has ended."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):  # a child that has just ended
+                total += float(member.memory_info().rss) / 1e6
+    return total

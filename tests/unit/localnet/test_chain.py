@@ -1,10 +1,8 @@
-"""The chain: its accounts, the search for anvil, and the state that outlives it."""
+"""The chain in the network: its accounts, the search for anvil, and the state that outlives it."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +11,6 @@ from eth_account import Account as Signer
 from include.localnet import chain, network
 from include.localnet.accounts import ACCOUNTS, ALICE, BOB, DEPLOYER, MNEMONIC
 from include.localnet.ethereum import Chain, encode_call
-from include.localnet.processes import ProcessTable
 from include.localnet.settings import CHAIN_ID, NETWORK_NAME, NetworkSettings, choose_ports
 from tests.support.waiting import wait_until
 
@@ -139,30 +136,6 @@ def test_fresh_starts_a_new_chain_and_keeps_served_files(settings: NetworkSettin
     assert node.block_number() == deployed
     assert node.transaction(transaction) is None
     assert (settings.files_folder / "mine.csv").read_text() == "1"
-
-
-def test_a_killed_chain_comes_back_with_its_last_dump(settings: NetworkSettings) -> None:
-    node = up(settings)
-    transaction = send_ocean(node, ocean_of(settings), 99)
-    wait_until(lambda: node.receipt(transaction), "the transfer is mined")
-    dump = settings.state_of("chain") / "dump.json"
-    wait_until(lambda: dump.exists() and transaction in dump.read_text(), "the transfer is in a whole dump")
-    record = ProcessTable(settings.home).running("chain")
-    assert record
-    os.kill(record.pid, signal.SIGKILL)
-    wait_until(lambda: ProcessTable(settings.home).running("chain") is None, "the chain has died")
-
-    node = up(settings)
-    assert node.receipt(transaction)
-
-
-def test_a_half_written_dump_does_not_cost_the_chain(tmp_path: Path) -> None:
-    (tmp_path / "chain.json").write_text('{"whole": true}')
-    (tmp_path / "dump.json").write_text('{"who')
-    command = chain.anvil_command(1, tmp_path)
-    assert command[command.index("--load-state") + 1] == str(tmp_path / "chain.json")
-    assert json.loads((tmp_path / "chain.json").read_text()) == {"whole": True}
-    assert (tmp_path / "dump.damaged").read_text() == '{"who'
 
 
 def test_block_time_holds_for_transactions_and_not_for_the_deployment(settings: NetworkSettings) -> None:
