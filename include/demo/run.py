@@ -52,7 +52,7 @@ class FlowRun:
                 stdin=subprocess.PIPE,
                 pass_fds=[writing],
             )
-            teardown.add(lambda: stop(self._process, grace=2))
+            teardown.add(lambda: stop((self._process, 2)))
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for line in self._events:

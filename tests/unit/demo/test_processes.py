@@ -34,7 +34,7 @@ def test_stop_ends_what_does_not_heed_the_request_and_its_children(tmp_path: Pat
     process = start([sys.executable, "-c", STUBBORN], environment=os.environ, log=log)
     wait_until(lambda: log.read_text().endswith("\n"), "the process tells its child's id")
     child = psutil.Process(int(log.read_text()))
-    stop(process, grace=0.2)
+    stop((process, 0.2))
     assert process.returncode == -9
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
@@ -43,9 +43,9 @@ def test_stop_lets_a_process_end_in_its_own_way(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = start([sys.executable, "-c", OBEDIENT], environment=os.environ, log=log)
     wait_until(lambda: log.read_text() == "ready\n", "the process is ready")
-    stop(process, grace=30)
+    stop((process, 30))
     assert process.returncode == 5
-    stop(process, grace=30)  # a second time does no harm
+    stop((process, 30))  # a second time does no harm
 
 
 def test_a_started_process_is_out_of_the_terminal_s_reach(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_started_process_is_out_of_the_terminal_s_reach(tmp_path: Path) -> Non
     try:
         assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
     finally:
-        stop(process, grace=0)
+        stop((process, 0))
 
 
 def test_end_of_gives_the_last_lines_of_a_part(tmp_path: Path) -> None:
