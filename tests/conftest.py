@@ -25,6 +25,10 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 def pytest_configure() -> None:
     # By default SIGTERM ends Python without a clean-up, and the network's processes would stay.
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+    # A run in the background, or under nohup, has these ignored, and so would all that the tests start and interrupt.
+    for interrupt in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(interrupt) is signal.SIG_IGN:
+            signal.signal(interrupt, lambda *_: None)
 
 
 def _developers_network(home: Path) -> NetworkSettings:

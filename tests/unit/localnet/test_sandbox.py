@@ -178,12 +178,13 @@ def test_nothing_but_three_folders_is_writable(user: User) -> None:
                 written.add(path)
             except OSError:
                 pass
-        print(*sorted(written))
+        print(*sorted(written), sep="\\n")
         """
     )
     assert result["exit_status"] == 0, result["log"]
     writable = {"/data/logs", "/data/logs/algorithm.log", "/data/outputs", "/tmp"}
-    assert set(result["log"].split()) == writable
+    # Below /tmp there are folders where the checkout lies in the host's /tmp; they are the sandbox's own, too.
+    assert {path for path in result["log"].splitlines() if not path.startswith("/tmp/")} == writable
 
 
 def test_host_files_are_not_readable(user: User) -> None:
