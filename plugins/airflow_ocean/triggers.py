@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseXCom, TaskInstanceState
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -22,6 +23,8 @@ DEADLINE_KEY = "deadline"
 LONGEST_PAUSE = 300.0
 # Pauses between the attempts to stop a job, in seconds; Airflow allows 30 s altogether ([triggerer] on_kill_timeout).
 _STOP_PAUSES = (1.0, 2.0, 4.0, 8.0)
+
+_can_ask = False
 
 
 class OceanComputeTrigger(BaseTrigger):
@@ -81,6 +84,7 @@ class OceanComputeTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look at the job until it is over or the deadline has passed."""
+        await self._prepare_to_stop()
         try:
             job = await self._until_finished()
         except FatalError as error:
@@ -129,6 +133,20 @@ class OceanComputeTrigger(BaseTrigger):
     def _pause_after(self, failures: int, error: TransientError) -> float:
         pause = min(self.poll_interval * 2.0 ** min(failures, 10), max(LONGEST_PAUSE, self.poll_interval))
         return max(pause, error.retry_after or 0.0)
+
+    async def _prepare_to_stop(self) -> None:
+        """Ask Airflow something, once in the process.
+
+        The first such question makes the triggerer build a whole API server within itself. On a busy machine that takes
+        so long that nothing would be left of the time that :meth:`on_kill` has.
+        """
+        global _can_ask
+        if self.stop_on_kill and self.task_instance is not None and not _can_ask:
+            _can_ask = True
+            try:
+                await asyncio.to_thread(task_state, self.task_instance)
+            except AirflowRuntimeError as error:
+                self.log.warning("Airflow does not tell the task's state for now: %s", error)
 
     async def on_kill(self) -> None:
         """Stop the job, if told to, when a user has given the task up; not called when a triggerer is shut down."""

@@ -50,6 +50,7 @@ class RecordedInstance:
     """What operators use of a task instance: its ids, and XComs."""
 
     dag_id, run_id, task_id, map_index = "a_dag", "manual__2025-01-02T03:04:05+00:00", "a_task", -1
+    max_tries = 3
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}

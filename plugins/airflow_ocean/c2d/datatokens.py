@@ -16,6 +16,7 @@ from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, format_units, par
 
 if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.transactions import MinedTransaction
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ class Datatokens:
                 "Bought %s of datatoken %s for %s of %s",
                 format_units(amount), token.address, format_units(price), exchange.base_token,
             )  # fmt: skip
-        return [mined.hash for mined in self._client.transactions.resume_ending(step)]
+        sent = [*self.approvals(step), self._client.transactions.of_step(step)]
+        return [mined.hash for mined in sent]
 
     def _checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
         price = exchange.price(amount)
@@ -187,19 +189,22 @@ class Datatokens:
     def approve(self, token: str, spender: str, amount: int, purpose: str) -> None:
         """Allow a contract to take exactly ``amount`` of a token from the wallet, unless it already may.
 
-        :param purpose: what it is for; ends the steps' names. A retry may need more than its first attempt allowed, as
-            prices change, so there may be several
+        :param purpose: what it is for; ends the steps' names. There may be several, as a retry may need another token,
+            or more than its first attempt allowed
         """
+        given = self.approvals(purpose)
         contract = self.contract(token)
-        number, resumed = 0, True
-        while resumed:
-            number += 1
-            step = f"approval {number} of {token} for {purpose}"
-            resumed = self._client.transactions.resume(step) is not None
-            if int(contract.allowance(self._client.address, spender)) >= amount:
-                return
-        with self._client.transactions.step(step) as tx:
+        if int(contract.allowance(self._client.address, spender)) >= amount:
+            return
+        with self._client.transactions.step(_approval_step(len(given) + 1, purpose)) as tx:
             contract.approve(spender, amount, tx)
+
+    def approvals(self, purpose: str) -> list[MinedTransaction]:
+        """Bring the approvals that earlier attempts sent for a purpose to their end, and return them."""
+        given: list[MinedTransaction] = []
+        while mined := self._client.transactions.resume(_approval_step(len(given) + 1, purpose)):
+            given.append(mined)
+        return given
 
     def require_balance(self, token: Any, amount: int) -> None:
         """Check that the wallet holds enough of a token.
@@ -221,3 +226,7 @@ class Datatokens:
         if receiver == ZERO_ADDRESS:
             raise InvalidInputError("the receiver is the zero address, where tokens are lost")
         return receiver
+
+
+def _approval_step(number: int, purpose: str) -> str:
+    return f"approval {number} for {purpose}"

@@ -119,8 +119,7 @@ class Payments:
         if item.quote.valid_order and item.quote.provider_fee is None:
             logger.info("Order %s of %s is still good", item.quote.valid_order, did)
             return Payment(item, "valid", item.quote.valid_order)
-        # All of them, so that the cost has what an earlier attempt spent on the way.
-        self._client.transactions.resume_ending(did)
+        self._recount(did)
         for step in (_order_step(did), _renew_step(did)):
             resumed = self._client.transactions.resume(step)
             if resumed is not None:
@@ -144,6 +143,15 @@ class Payments:
             return "dispense", None
         exchange = self._client.datatokens.exchange(token)
         return (None, None) if exchange is None else ("buy", exchange)
+
+    def _recount(self, did: str) -> None:
+        """Look at the steps on the way to an order again, so that the cost has what an earlier attempt spent on them."""
+        for attempt in range(1, ACQUISITIONS):
+            step = _acquire_step(did, attempt)
+            self._client.datatokens.approvals(step)
+            if self._client.transactions.resume(step) is None:
+                break
+        self._client.datatokens.approvals(did)
 
     def _check(self, quote: Quote, payments: list[Payment]) -> None:
         """Compare all that is due with limit and balances before the first transaction."""

@@ -50,8 +50,6 @@ TRANSFER_TOPIC = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 REPLACE_AFTER = 60.0
 # Nodes take a replacement that pays at least a tenth more, https://geth.ethereum.org/docs/faq
 REPLACEMENT_FACTOR = (9, 8)
-# The journal's entry that lists the steps, so that a retry finds those it does not come to any more.
-ALL_STEPS = "all steps"
 # A wallet used on several machines may lose the race for a nonce; it then takes the next.
 NONCE_ATTEMPTS = 20
 
@@ -184,15 +182,6 @@ class Transactions:
         entry = self._stored(step)
         return None if entry is None else self._settle(step, entry)
 
-    def resume_ending(self, end: str) -> list[MinedTransaction]:
-        """Do what :meth:`resume` does for every step whose name ends so, in the order in which they began."""
-        resumed = [self.resume(step) for step in self._steps() if step.endswith(end)]
-        return [mined for mined in resumed if mined is not None]
-
-    def _steps(self) -> list[str]:
-        entry = self.journal.load(ALL_STEPS)
-        return [] if entry is None else list(entry["names"])
-
     def _stored(self, step: str) -> dict[str, Any] | None:
         entry = self.journal.load(step)
         return entry if entry and entry.get("candidates") else None
@@ -233,8 +222,6 @@ class Transactions:
         return self.chain.estimate_or_raise(step, [asked])
 
     def _sign_and_broadcast(self, step: str, call: Call) -> dict[str, Any]:
-        if step not in (known := self._steps()):
-            self.journal.save(ALL_STEPS, {"names": [*known, step]})
         for _ in range(NONCE_ATTEMPTS):
             with self.wallet.lock(self.chain_id):
                 fees = self.chain.fees(self.network.max_fee_wei)

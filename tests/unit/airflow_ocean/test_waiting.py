@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowRuntimeError,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    ErrorType,
+    TaskDeferred,
+)
+from airflow.sdk.execution_time.comms import ErrorResponse
+from airflow.sdk.execution_time.context import set_current_context
 from airflow.sdk.module_loading import import_string
 from airflow.sdk.serde import deserialize, serialize
 
+from airflow_ocean import sensors, triggers
 from airflow_ocean.c2d.errors import (
     InvalidInputError,
     JobNotFoundError,
     ServiceUnavailableError,
 )
+from airflow_ocean.c2d.jobs import parse_job
+from airflow_ocean.hooks import OceanHook
 from airflow_ocean.sensors import OceanComputeSensor
 from airflow_ocean.triggers import OceanComputeTrigger
 from tests.unit.airflow_ocean.conftest import CONN_ID, FINISHED_JOB, KEY, RUNNING_JOB
@@ -137,6 +150,32 @@ def test_the_sensor_defers_with_all_that_the_trigger_needs(connection, context, 
     }
 
 
+def test_the_deadline_is_the_first_trys_until_the_task_is_cleared(connection, context, scripted_provider):
+    scripted_provider.script({})
+    connection({"provider_url": scripted_provider.url})
+
+    def deadline():
+        with pytest.raises(TaskDeferred) as deferred:
+            make_sensor(timeout=100).execute(context)
+        announced = context["ti"].xcoms["deadline"]
+        assert deferred.value.trigger.deadline == announced
+        return announced
+
+    first = deadline()
+    assert deadline() == first
+    context["ti"].max_tries += 1
+    assert deadline() > first
+
+
+def test_a_retry_pokes_no_longer_than_to_the_first_deadline(connection, context, scripted_provider):
+    scripted_provider.script({})
+    connection({"provider_url": scripted_provider.url})
+    with pytest.raises(TaskDeferred):
+        make_sensor(timeout=0).execute(context)
+    with pytest.raises(AirflowSensorTimeout):
+        make_sensor(deferrable=False, timeout=3600).execute(context)
+
+
 def test_waiting_needs_no_key_when_provider_and_consumer_are_given(connection, context, scripted_provider):
     scripted_provider.script(FINISHED_JOB)
     connection(password="")
@@ -186,3 +225,112 @@ def test_a_failure_is_skipped_where_airflow_skips(connection, context, flag):
     event = {"event": "error", "job_id": "job-1", "type": "JobNotFoundError", "message": "gone"}
     with pytest.raises(AirflowSkipException, match="gone"):
         make_sensor(**{flag: True}).execute_complete(context, event)
+
+
+class StoppedJobs:
+    """Keeps which jobs were stopped, in the place of a client that would sign the request."""
+
+    def __init__(self, *failures):
+        self.failures = list(failures)
+        self.stopped = []
+
+    def stop(self, job_id, _provider_url):
+        if self.failures:
+            raise self.failures.pop(0)
+        self.stopped.append(job_id)
+        return parse_job({**RUNNING_JOB, "jobId": job_id})
+
+
+@pytest.fixture
+def stopping(monkeypatch, connection):
+    """What Airflow says of the task and its XCom, and the jobs that are stopped."""
+
+    def prepare(*failures, state=None, deadline=None):
+        connection()
+        jobs = StoppedJobs(*failures)
+        client = SimpleNamespace(jobs=jobs)
+
+        async def announced(**_ids):
+            return deadline
+
+        monkeypatch.setattr(OceanHook, "get_client", lambda _hook: contextlib.nullcontext(client))
+        monkeypatch.setattr(triggers, "task_state", lambda _instance: state)
+        monkeypatch.setattr(sensors, "task_state", lambda _instance: state)
+        monkeypatch.setattr(triggers.BaseXCom, "aget_one", announced)
+        monkeypatch.setattr(triggers, "_STOP_PAUSES", (0.0, 0.0))
+        return jobs
+
+    return prepare
+
+
+INSTANCE = SimpleNamespace(dag_id="a_dag", run_id="a_run", task_id="wait", map_index=-1)
+DEADLINE = 2e9
+
+
+async def kill_trigger(scripted_provider, **arguments):
+    trigger = make_trigger(scripted_provider, deadline=DEADLINE, stop_on_kill=True, **arguments)
+    # As the triggerer sets it; Airflow's own setter looks for more than these ids.
+    trigger._task_instance = INSTANCE
+    await trigger.on_kill()
+
+
+@pytest.mark.parametrize("state", [None, "failed", "skipped", "removed", "scheduled", "queued", "running"])
+async def test_a_killed_trigger_stops_the_job_of_a_task_that_was_given_up(stopping, scripted_provider, state):
+    jobs = stopping(state=state)
+    await kill_trigger(scripted_provider)
+    assert jobs.stopped == ["job-1"]
+
+
+async def test_a_killed_trigger_stops_the_job_of_a_cleared_task_that_waits_again(stopping, scripted_provider):
+    jobs = stopping(state="deferred", deadline=DEADLINE + 1)
+    await kill_trigger(scripted_provider)
+    assert jobs.stopped == ["job-1"]
+
+
+@pytest.mark.parametrize("state", ["success", "deferred"])
+async def test_a_killed_trigger_leaves_the_job_that_is_still_wanted(stopping, scripted_provider, state):
+    jobs = stopping(state=state, deadline=DEADLINE)
+    await kill_trigger(scripted_provider)
+    assert jobs.stopped == []
+
+
+async def test_a_killed_trigger_tries_again_when_the_provider_is_away(stopping, scripted_provider):
+    away = ServiceUnavailableError("away")
+    jobs = stopping(away, away, state="failed")
+    await kill_trigger(scripted_provider)
+    assert jobs.stopped == ["job-1"]
+    jobs = stopping(away, away, away, state="failed")
+    with pytest.raises(ServiceUnavailableError):
+        await kill_trigger(scripted_provider)
+
+
+@pytest.mark.parametrize(
+    ("state", "stopped"),
+    [
+        ("failed", True),
+        ("restarting", True),
+        (None, True),
+        ("skipped", True),
+        ("running", False),
+        ("success", False),
+        ("up_for_retry", False),
+        ("queued", False),
+    ],
+)
+def test_a_killed_worker_stops_the_job_only_of_a_task_that_was_given_up(stopping, context, state, stopped):
+    jobs = stopping(state=state)
+    with set_current_context(context):
+        make_sensor(deferrable=False, stop_on_kill=True, provider_url="http://127.0.0.1:2").on_kill()
+    assert jobs.stopped == (["job-1"] if stopped else [])
+
+
+def test_a_killed_worker_leaves_the_job_when_airflow_does_not_answer(stopping, context, monkeypatch):
+    jobs = stopping()
+
+    def no_answer(_instance):
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    monkeypatch.setattr(sensors, "task_state", no_answer)
+    with set_current_context(context):
+        make_sensor(deferrable=False, stop_on_kill=True).on_kill()
+    assert jobs.stopped == []
