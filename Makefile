@@ -8,7 +8,7 @@ NODE_VERSION := 22.20.0
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test lint lock env dev-env clean
+.PHONY: help demo up test chaos lint lock env dev-env clean
 
 # Trust whom the system trusts, as pip does; uv and Node.js by themselves know only the public authorities.
 SYSTEM_CERTIFICATES := /etc/ssl/certs/ca-certificates.crt
@@ -36,6 +36,9 @@ up: env ## start the local Ocean network and the Airflow UI, until Ctrl-C
 
 test: dev-env ## run all tests (ARGS=tests/unit for some)
 	@$(PYTHON_BIN) -m pytest $(ARGS)
+
+chaos: dev-env ## break and kill everything at many moments, and count what was paid (ARGS=-x, OCEAN_CHAOS=long for all)
+	@$(PYTHON_BIN) -m pytest -m chaos tests/e2e $(ARGS)
 
 lint: dev-env ## check style and types
 	@$(PYTHON_BIN) -m ruff check .

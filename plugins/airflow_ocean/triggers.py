@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseXCom, TaskInstanceState
 from airflow.sdk.exceptions import AirflowRuntimeError
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ocean.c2d.errors import FatalError, TransientError
@@ -207,6 +206,8 @@ def task_state(instance: Any) -> str | None:
 
     :param instance: anything with the ids of a task instance
     """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
     states = RuntimeTaskInstance.get_task_states(
         dag_id=instance.dag_id,
         task_ids=[instance.task_id],

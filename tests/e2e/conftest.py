@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from include.localnet import network
 from include.localnet.cli import exports
+from include.localnet.settings import NetworkSettings, choose_ports
 from tests.support.airflow import PROJECT, migrate_database, prepare_airflow_home
 
 prepare_airflow_home()
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from include.localnet.settings import NetworkSettings
+    from tests.support.running_airflow import MortalAirflow
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +69,34 @@ def run_dag(airflow_home: Path) -> Callable[..., FinishedRun]:
         return finished
 
     return run
+
+
+@pytest.fixture(scope="session")
+def mortal_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettings]:
+    """A local network of its own, whose parts may be killed."""
+    settings = NetworkSettings(tmp_path_factory.mktemp("mortal-localnet"), choose_ports(0))
+    try:
+        network.up(settings)
+        yield settings
+    finally:
+        network.down(settings.home)
+
+
+@pytest.fixture(scope="session")
+def mortal_airflow(
+    mortal_network: NetworkSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MortalAirflow]:
+    """A running Airflow whose processes may be killed."""
+    from tests.support.running_airflow import MortalAirflow, project_dag
+
+    dags = [project_dag("ocean_c2d"), PROJECT / "tests" / "support" / "dags" / "waiting.py"]
+    airflow = MortalAirflow(mortal_network, tmp_path_factory.mktemp("mortal-airflow") / "home", dags)
+    try:
+        airflow.start()
+        airflow.wait_until_ready()
+        for dag_id in ("ocean_c2d", "wait_deferred", "wait_poking", "wait_briefly"):
+            airflow.wait_for_dag(dag_id)
+            airflow.unpause(dag_id)
+        yield airflow
+    finally:
+        airflow.stop()

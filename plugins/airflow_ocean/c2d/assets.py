@@ -152,7 +152,8 @@ class Assets:
         if not isinstance(did, str) or not did.startswith("did:op:") or len(did) != 71:
             raise InvalidInputError(f"{did!r} is not a DID: expected did:op: and 64 hexadecimal digits")
         ddo = self._client.services().resolve(did)
-        state = (ddo.get("nft") or {}).get("state", STATE_ACTIVE)
+        nft = ddo.get("nft") or {}
+        state = nft.get("state", STATE_ACTIVE) if isinstance(nft, dict) else None
         if not ddo.get("services") or state not in (STATE_ACTIVE, STATE_UNLISTED):
             raise AssetNotFoundError(
                 f"asset {did} is no longer active (state {state}): its publisher withdrew it"
@@ -161,7 +162,12 @@ class Assets:
             raise InvalidInputError(
                 f"asset {did} lives on chain {ddo.get('chainId')}, the connection's chain is {self._client.chain_id}"
             )
-        return parse_asset(ddo)
+        asset = parse_asset(ddo)
+        if did != asset.did or did != did_of(asset.nft_address, self._client.chain_id):
+            raise InvalidInputError(
+                f"asked for {did}, the metadata cache answers with the DDO of {asset.did}, data NFT {asset.nft_address}"
+            )
+        return asset
 
     # ------------------------------------------------------------------ publishing
 

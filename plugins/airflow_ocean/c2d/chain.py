@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import requests
@@ -10,6 +11,7 @@ from web3 import HTTPProvider
 
 from airflow_ocean.c2d.errors import (
     FeeCapError,
+    InvalidInputError,
     RateLimitedError,
     ServiceUnavailableError,
     TransactionRevertedError,
@@ -21,15 +23,22 @@ RPC_TIMEOUT = 30.0
 # Solidity's Error(string) and Panic(uint256), https://docs.soliditylang.org/en/latest/control-structures.html
 _ERROR_SELECTOR = "0x08c379a0"
 _PANIC_SELECTOR = "0x4e487b71"
+# No answer of a node that is asked here is ever larger.
+MAX_ANSWER = 64 * 1024 * 1024
+_QUANTITY = re.compile("0x[0-9a-fA-F]{1,64}")
+_DATA = re.compile("0x([0-9a-fA-F]{2})*")
+# What web3 reads by itself; it raises errors of its own on anything else.
+_RESULTS = {"eth_call": _DATA, "eth_getCode": _DATA, "eth_chainId": _QUANTITY, "eth_estimateGas": _QUANTITY}
 
 
 class RpcError(Exception):
     """The node answered a request with an error of its own."""
 
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(str(error.get("message", error)))
-        self.code = error.get("code")
-        self.data = error.get("data")
+    def __init__(self, error: Any) -> None:
+        described = error if isinstance(error, dict) else {"message": error}
+        super().__init__(str(described.get("message", error)))
+        self.code = described.get("code")
+        self.data = described.get("data")
 
 
 def revert_reason(error: RpcError) -> str:
@@ -57,14 +66,20 @@ class SessionProvider(HTTPProvider):  # type: ignore[misc]
 
     def make_request(self, method: Any, params: Any) -> Any:
         """Send one JSON-RPC request."""
-        response = self.session.post(
+        with self.session.post(
             self.endpoint_uri,
             data=self.encode_rpc_request(method, params),
             headers={"Content-Type": "application/json"},
             timeout=RPC_TIMEOUT,
-        )
-        response.raise_for_status()
-        return self.decode_rpc_response(response.content)
+            stream=True,
+        ) as response:
+            response.raise_for_status()
+            content = bytearray()
+            for chunk in response.iter_content(256 * 1024):
+                content += chunk
+                if len(content) > MAX_ANSWER:
+                    raise ValueError(f"more than {MAX_ANSWER} bytes")
+        return self.decode_rpc_response(bytes(content))
 
 
 class Chain:
@@ -89,7 +104,7 @@ class Chain:
         :raises RateLimitedError: when it refuses more requests for now
         """
         try:
-            return dict(self.provider.make_request(method, params))
+            answer = self.provider.make_request(method, params)
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else None
             if status == 429:
@@ -100,10 +115,35 @@ class Chain:
             raise ServiceUnavailableError(
                 f"{method}: the chain's RPC {self._shown} answers HTTP {status}"
             ) from error
-        except (requests.RequestException, ValueError) as error:
+        except requests.JSONDecodeError as error:
+            raise self._no_answer(method, error) from error
+        except requests.RequestException as error:
             raise ServiceUnavailableError(
                 f"{method}: the chain's RPC {self._shown} does not answer ({type(error).__name__}); is it running?"
             ) from error
+        except (ValueError, RecursionError) as error:
+            raise self._no_answer(method, error) from error
+        if not isinstance(answer, dict) or not (answer.get("error") or "result" in answer):
+            raise self._no_answer(method, answer)
+        if "result" in answer and not answer.get("error"):
+            self._check_result(method, answer["result"])
+        return answer
+
+    def _no_answer(self, method: str, what: object) -> ServiceUnavailableError:
+        return ServiceUnavailableError(
+            f"{method}: the chain's RPC {self._shown} answers with something that is no JSON-RPC answer: "
+            f"{repr(what)[:200]}; is it the RPC of a node?"
+        )
+
+    def _check_result(self, method: str, result: object) -> None:
+        form = _RESULTS.get(method)
+        if form is not None and not (isinstance(result, str) and form.fullmatch(result)):
+            raise self._wrong(method, result)
+
+    def _wrong(self, method: str, result: object) -> ServiceUnavailableError:
+        return ServiceUnavailableError(
+            f"{method}: the chain's RPC {self._shown} answers {repr(result)[:200]}, which cannot be; is the node in order?"
+        )
 
     def request(self, method: str, *params: Any) -> Any:
         """Send one request and return its result.
@@ -117,11 +157,16 @@ class Chain:
 
     def quantity(self, method: str, *params: Any) -> int:
         """Send one request whose result is a hexadecimal number."""
-        return int(self.request(method, *params), 16)
+        result = self.request(method, *params)
+        if not isinstance(result, str) or not _QUANTITY.fullmatch(result):
+            raise self._wrong(method, result)
+        return int(result, 16)
 
     def receipt(self, transaction_hash: str) -> dict[str, Any] | None:
         """Return a mined transaction's receipt, None while there is none."""
         found: dict[str, Any] | None = self.request("eth_getTransactionReceipt", transaction_hash)
+        if found is not None and not _is_receipt(found, transaction_hash):
+            raise self._wrong("eth_getTransactionReceipt", found)
         return found
 
     def fees(self, cap: int | None) -> dict[str, int]:
@@ -130,7 +175,10 @@ class Chain:
         :param cap: the most to pay per unit of gas, in wei
         :raises FeeCapError: when the network asks more than ``cap`` right now
         """
-        base_fee = self.request("eth_getBlockByNumber", "latest", False).get("baseFeePerGas")
+        block = self.request("eth_getBlockByNumber", "latest", False)
+        base_fee = block.get("baseFeePerGas") if isinstance(block, dict) else ""
+        if base_fee is not None and not (isinstance(base_fee, str) and _QUANTITY.fullmatch(base_fee)):
+            raise self._wrong("eth_getBlockByNumber", block)
         if base_fee is None:
             price = self.quantity("eth_gasPrice")
             self._check_cap(price, cap)
@@ -163,6 +211,21 @@ class Chain:
             return revert_reason(error)
         return "the node gives no reason (it succeeds when repeated on the block's final state)"
 
+    def view(self, params: Any) -> dict[str, Any]:
+        """Carry out ``eth_call`` for web3, whose own errors for what a contract refuses have no type of ours.
+
+        :raises TransactionRevertedError: when the contract refuses
+        :raises InvalidInputError: when there is no such contract or no such function
+        """
+        answer = self.answer("eth_call", params)
+        to, selector = params[0].get("to"), str(params[0].get("data"))[:10]
+        if answer.get("error"):
+            reason = revert_reason(RpcError(answer["error"]))
+            raise TransactionRevertedError(f"the contract {to} refuses to be asked {selector}: {reason}")
+        if answer["result"] == "0x":
+            raise InvalidInputError(f"{to} is no contract that answers {selector}; is it of this chain?")
+        return answer
+
     def estimate_or_raise(self, what: str, params: Any) -> dict[str, Any]:
         """Estimate gas; a revert foreseen here costs nothing.
 
@@ -180,3 +243,19 @@ def _seconds(header: str | None) -> float | None:
         return float(header) if header else None
     except ValueError:  # the header may also be a date; backoff decides then
         return None
+
+
+def _is_receipt(found: Any, transaction_hash: str) -> bool:
+    """Say whether something is the receipt of a mined transaction, whole as far as it is read here."""
+    if not isinstance(found, dict) or str(found.get("transactionHash")).lower() != transaction_hash.lower():
+        return False
+    numbers = [found.get(name) for name in ("status", "blockNumber", "gasUsed")]
+    if not all(isinstance(number, str) and _QUANTITY.fullmatch(number) for number in numbers):
+        return False
+    logs = found.get("logs")
+    return isinstance(logs, list) and all(
+        isinstance(log, dict)
+        and isinstance(log.get("topics"), list)
+        and all(isinstance(log.get(name), str) for name in ("address", "data"))
+        for log in logs
+    )

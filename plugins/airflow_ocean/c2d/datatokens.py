@@ -11,6 +11,7 @@ from airflow_ocean.c2d.errors import (
     InsufficientFundsError,
     InvalidInputError,
     NotAllowedError,
+    TransactionRevertedError,
 )
 from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, format_units, parse_address
 
@@ -52,7 +53,13 @@ class Datatokens:
 
         address = parse_address(datatoken, "datatoken")
         self._client.require_contract(address, "datatoken")
-        return oceanlib.DatatokenBase.get_typed(self._client.ocean_config, address)
+        token = oceanlib.Datatoken1(self._client.ocean_config, address)
+        # ocean-lib's own way takes any error, a lost connection as well, for template 1.
+        try:
+            template = token.getId()
+        except (TransactionRevertedError, InvalidInputError):  # a token that pays, without templates
+            return token
+        return oceanlib.Datatoken2(self._client.ocean_config, address) if template == 2 else token
 
     def balance(self, datatoken: str, owner: str | None = None) -> int:
         """Return how much of a token an address holds, the wallet's own by default."""

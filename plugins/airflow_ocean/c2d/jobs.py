@@ -139,7 +139,7 @@ def parse_job(answer: Any) -> Job:
             algorithm_did=answer.get("algoDID"),
             dataset_dids=tuple(str(did) for did in ([datasets] if isinstance(datasets, str) else datasets)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InvalidInputError(
             f"the service describes a job in an unknown form ({error!r}): {str(answer)[:300]}"
         ) from error

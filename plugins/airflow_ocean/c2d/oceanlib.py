@@ -16,7 +16,9 @@ enforce_typing.enforce_types = lambda decorated: decorated
 
 from ocean_lib.models.data_nft import DataNFT, DataNFTArguments
 from ocean_lib.models.data_nft_factory import DataNFTFactoryContract
-from ocean_lib.models.datatoken_base import DatatokenArguments, DatatokenBase, TokenFeeInfo
+from ocean_lib.models.datatoken1 import Datatoken1
+from ocean_lib.models.datatoken2 import Datatoken2
+from ocean_lib.models.datatoken_base import DatatokenArguments, TokenFeeInfo
 from ocean_lib.models.dispenser import Dispenser, DispenserArguments
 from ocean_lib.models.fixed_rate_exchange import ExchangeArguments, FixedRateExchange, OneExchange
 from ocean_lib.structures.file_objects import (
@@ -40,8 +42,9 @@ __all__ = [
     "DataNFT",
     "DataNFTArguments",
     "DataNFTFactoryContract",
+    "Datatoken1",
+    "Datatoken2",
     "DatatokenArguments",
-    "DatatokenBase",
     "Dispenser",
     "DispenserArguments",
     "ExchangeArguments",

@@ -41,7 +41,7 @@ def said(response: httpx.Response) -> str:
     """Return a service's error text, short, whichever of its forms it has."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = response.text
     if isinstance(body, dict):
         body = body.get("error") or body.get("errors") or body.get("message") or body
@@ -83,7 +83,7 @@ def read_json(response: httpx.Response, what: str) -> Any:
     """
     try:
         return response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(
             f"{what}: {response.url.host}:{response.url.port} answers with something that is not JSON ({error})"
         ) from error

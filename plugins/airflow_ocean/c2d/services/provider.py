@@ -8,11 +8,15 @@ import json
 import logging
 import lzma
 import random
+import re
 import time
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from eth_account import Account
+from eth_account.messages import encode_defunct
+from eth_utils import keccak
 
 from airflow_ocean.c2d.environments import ComputeEnvironment
 from airflow_ocean.c2d.errors import (
@@ -33,6 +37,7 @@ from airflow_ocean.c2d.services.http import (
     read_json,
     unreachable,
 )
+from airflow_ocean.c2d.units import MAX_UINT256, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +53,9 @@ ENCRYPTED = 2
 ENDPOINTS_TTL = 600.0
 # A request that was overtaken by one of the same wallet with a higher nonce is signed again.
 SIGNING_ATTEMPTS = 8
+
+_WORD = re.compile("0x[0-9a-fA-F]{1,64}")
+_BYTES = re.compile("0x([0-9a-fA-F]{2})*")
 
 _endpoints: dict[str, tuple[float, dict[str, str]]] = {}
 
@@ -139,9 +147,10 @@ class ProviderServices:
             headers={"Content-Type": "application/octet-stream"},
         )
         text = response.text.strip()
-        if not text.startswith("0x"):
+        # ECIES adds to the content, so a shorter answer is a part of one.
+        if not _BYTES.fullmatch(text) or len(text) // 2 - 1 < len(content):
             raise InvalidInputError(
-                f"{what}: the Provider at {self.url} answers with something that is not 0x-hex"
+                f"{what}: the Provider at {self.url} answers with something that is not the encrypted content as 0x-hex"
             )
         return text
 
@@ -205,12 +214,10 @@ class ProviderServices:
         while True:
             with contextlib.suppress(AssetNotFoundError):
                 ddo = self.resolve(did)
-                event = ddo.get("event") or {}
+                event = ddo.get("event")
+                tx, shown = (event.get("tx"), event.get("block")) if isinstance(event, dict) else (None, None)
                 # A later change of the same asset hides this one's transaction, hence the block.
-                if (
-                    str(event.get("tx", "")).lower() == transaction.lower()
-                    or int(event.get("block") or 0) > block
-                ):
+                if str(tx).lower() == transaction.lower() or (isinstance(shown, int) and shown > block):
                     return ddo
             if time.monotonic() > deadline:
                 raise NotIndexedError(
@@ -248,6 +255,10 @@ class ProviderServices:
         listed = read_json(self._http.request("GET", url, what, params={"chainId": self._chain_id}), what)
         if isinstance(listed, dict):
             listed = listed.get(str(self._chain_id), [])
+        if not isinstance(listed, list):
+            raise InvalidInputError(
+                f"{what}: {self.url} answers with something that is no list of environments"
+            )
         return [read_environment(entry) for entry in listed]
 
     def quote(
@@ -278,8 +289,9 @@ class ProviderServices:
         except ServiceAnswerError as error:
             raise NotAllowedError(f"{what}: the Provider at {self.url} refuses: {error.text}") from error
         try:
-            return [_order_quote(entry) for entry in answer["datasets"]], _order_quote(answer["algorithm"])
-        except (KeyError, TypeError) as error:
+            quoted = [_order_quote(*pair) for pair in zip(answer["datasets"], datasets, strict=True)]
+            return quoted, _order_quote(answer["algorithm"], algorithm)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"{what}: {self.url} answers in an unknown form ({error!r})") from error
 
     # ------------------------------------------------------------------ jobs
@@ -367,10 +379,13 @@ def read_endpoints(root: Any, url: str) -> dict[str, str]:
 def read_environment(entry: Any) -> ComputeEnvironment:
     """Read one entry of a Provider's environment list."""
     try:
+        price = Decimal(str(entry.get("priceMin") or 0))
+        if not price.is_finite() or price < 0:
+            raise ValueError(f"priceMin {price}")
         return ComputeEnvironment(
             id=str(entry["id"]),
-            consumer_address=str(entry["consumerAddress"]),
-            price_per_minute=Decimal(str(entry.get("priceMin") or 0)),
+            consumer_address=parse_address(entry["consumerAddress"], "consumerAddress"),
+            price_per_minute=price,
             fee_token=entry.get("feeToken"),
             max_job_duration=int(entry.get("maxJobDuration") or 0),
             cpu_number=int(entry.get("cpuNumber") or 0),
@@ -398,11 +413,43 @@ def _asset(item: AssetInput) -> dict[str, Any]:
     return fields
 
 
-def _order_quote(entry: dict[str, Any]) -> OrderQuote:
+def _order_quote(entry: dict[str, Any], item: AssetInput) -> OrderQuote:
     valid_order, fee = entry.get("validOrder") or None, entry.get("providerFee")
+    if valid_order is not None and str(valid_order).lower() != str(item.order).lower():
+        raise ValueError(f"validOrder {valid_order}, which nobody offered")
     if valid_order is None and not (isinstance(fee, dict) and entry.get("datatoken")):
         raise KeyError("datatoken, providerFee")
+    if fee is not None:
+        _check_fee(fee)
     return OrderQuote(provider_fee=fee, valid_order=valid_order)
+
+
+def _check_fee(fee: dict[str, Any]) -> None:
+    """Check a signed fee as the contract does, so that a wrong one is found before anything is approved.
+
+    Source: ``ERC20Template._checkProviderFee``.
+    """
+    for name, largest in (("providerFeeAmount", MAX_UINT256), ("validUntil", MAX_UINT256), ("v", 255)):
+        if isinstance(fee[name], bool | float) or not 0 <= int(fee[name]) <= largest:
+            raise ValueError(f"{name} {fee[name]!r}")
+    for name in ("providerFeeAddress", "providerFeeToken"):
+        parse_address(fee[name], name)
+    for name, form in (("r", _WORD), ("s", _WORD), ("providerData", _BYTES)):
+        if not form.fullmatch(fee[name]):
+            raise ValueError(f"{name} {str(fee[name])[:80]!r}")
+    digest = keccak(
+        bytes.fromhex(fee["providerData"][2:])
+        + bytes.fromhex(fee["providerFeeAddress"][2:] + fee["providerFeeToken"][2:])
+        + int(fee["providerFeeAmount"]).to_bytes(32, "big")
+        + int(fee["validUntil"]).to_bytes(32, "big")
+    )
+    signature = (int(fee["v"]), int(fee["r"], 16), int(fee["s"], 16))
+    try:
+        signer = Account.recover_message(encode_defunct(digest), vrs=signature)
+    except Exception:  # the key libraries raise several types
+        signer = None
+    if signer != parse_address(fee["providerFeeAddress"], "providerFeeAddress"):
+        raise ValueError(f"a signature that is not that of {fee['providerFeeAddress']}")
 
 
 def _only_job(answer: Any, what: str) -> Job:

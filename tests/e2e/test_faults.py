@@ -1,0 +1,266 @@
+"""Every operator under every fault at every request: what it does is there exactly once.
+
+By default a seeded sample runs, which has each operator under each fault. With OCEAN_CHAOS=long a fault strikes at each
+request of each scenario, and each fault at each request of those that stand for an operator.
+OCEAN_CHAOS_SEED changes the sample, OCEAN_CHAOS_REPORT names a file (.json or Markdown) for the results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from airflow.sdk import ObjectStoragePath
+
+from airflow_ocean.artifacts import Artifact, Manifest
+from tests.e2e.fault_drawing import PICTURE, draw
+from tests.e2e.fault_report import CaseResult, FaultReport
+from tests.e2e.fault_scenarios import SCENARIOS, Case, Scenario
+from tests.e2e.fault_world import World
+from tests.support.fault_proxy import Fault
+from tests.support.task_runner import FinishedTask, Task, TaskRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from include.localnet.settings import NetworkSettings
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(4 * 3600)]
+
+LONG = os.environ.get("OCEAN_CHAOS") == "long"
+SEED = int(os.environ.get("OCEAN_CHAOS_SEED", "20250102"))
+CONNECTION = "ocean_faulty"
+PLOT = "airflow_ocean.operators.compute:OceanPlotOperator"
+# What a hanging service costs a test, seconds, where real life waits for half a minute.
+TIMEOUT = 1.0
+TIMEOUTS = {
+    "airflow_ocean.c2d.chain:RPC_TIMEOUT": TIMEOUT,
+    "airflow_ocean.c2d.services.http:TIMEOUT": httpx.Timeout(TIMEOUT),
+    "airflow_ocean.c2d.services.provider:TIMEOUT": httpx.Timeout(TIMEOUT),
+}
+
+# What strikes one case: for each attempt, the number of the request and the fault.
+Strikes = list[tuple[int, Fault]]
+
+
+@pytest.fixture(scope="module")
+def world(airflow_home: Path, localnet: NetworkSettings) -> Iterator[World]:
+    made = World(localnet)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def report(pytestconfig: pytest.Config) -> Iterator[FaultReport]:
+    made = FaultReport(SEED, LONG)
+    yield made
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n{made.summary()}")
+    if path := os.environ.get("OCEAN_CHAOS_REPORT"):
+        made.write(path)
+
+
+def sampled() -> dict[str, list[tuple[float, Fault]]]:
+    """Choose, for each scenario, faults and how far into the task they strike.
+
+    Each operator meets each fault in one of its scenarios.
+    """
+    chance = random.Random(SEED)
+    chosen: dict[str, list[tuple[float, Fault]]] = {scenario.name: [] for scenario in SCENARIOS}
+    for _, group in itertools.groupby(SCENARIOS, key=lambda scenario: scenario.group):
+        names = [scenario.name for scenario in group]
+        faults = list(Fault)
+        chance.shuffle(faults)
+        # In turn, so that no scenario stays without a fault.
+        for name, fault in zip(itertools.cycle(names), faults, strict=False):
+            chosen[name].append((chance.random(), fault))
+    return chosen
+
+
+SAMPLED = sampled()
+# One scenario of each operator.
+FIRST = {
+    name for name, *_ in [[s.name for s in g] for _, g in itertools.groupby(SCENARIOS, lambda s: s.group)]
+}
+
+
+class Faulty:
+    """Runs cases of one scenario, each in a folder of its own."""
+
+    def __init__(self, world: World, scenario: Scenario, folder: Path, report: FaultReport) -> None:
+        self.world, self.scenario, self.folder, self.report = world, scenario, folder, report
+        self.requests = 0
+        self._numbers = itertools.count()
+
+    def run(self, strikes: Strikes) -> CaseResult:
+        """Run a fresh case; without strikes it measures how many requests there are, and is cleared and run again."""
+        folder = self.folder / str(next(self._numbers))
+        folder.mkdir()
+        case = self.scenario.prepare(self.world, folder)
+        began = time.monotonic()
+        result = CaseResult(self.scenario.name, self.scenario.operator)
+        self.world.proxy.struck.clear()
+        runner = self._runner(case, folder, strikes)
+        try:
+            finished = runner.run()
+            result.note(finished)
+            if not strikes:
+                self.requests = len(self.world.proxy.requests)
+            self._judge(case, finished, strikes)
+            if not strikes:
+                self._clear(case, runner, finished)
+        except Exception as error:
+            result.problem = f"{type(error).__name__}: {error}\n{_end_of(folder / 'log')}"
+        finally:
+            runner.close()
+            self.world.proxy.watch()
+        result.struck = [(fault.value, request.describe()) for fault, request in self.world.proxy.struck]
+        result.planned = [f"{fault.name} at request {number}" for number, fault in strikes]
+        result.seconds = round(time.monotonic() - began, 3)
+        self.report.add(result)
+        if result.problem is None:
+            shutil.rmtree(folder)
+        return result
+
+    def _runner(self, case: Case, folder: Path, strikes: Strikes) -> TaskRunner:
+        proxy = self.world.proxy
+
+        def arm(attempt: int) -> None:
+            faults = dict([strikes[attempt - 1]]) if attempt <= len(strikes) else {}
+            proxy.arm(faults, self.scenario.retry_after)
+
+        task = Task(
+            self.scenario.operator,
+            {"ocean_conn_id": CONNECTION, **case.arguments},
+            {f"AIRFLOW_CONN_{CONNECTION.upper()}": self.world.connection(case.private_key)},
+            TIMEOUTS if any(fault.hangs for _, fault in strikes) else {},
+        )
+        return TaskRunner(task, folder / "database", folder / "log", arm, proxy.watch)
+
+    def _judge(self, case: Case, finished: FinishedTask, strikes: Strikes) -> None:
+        struck = self.world.proxy.struck
+        assert finished.state == self.scenario.state, f"it ended {finished.state}: {finished.errors}"
+        assert finished.tries <= 1 + len(struck), f"{finished.tries} tries: {finished.errors}"
+        assert finished.kills == sum(fault.kills for fault, _ in struck)
+        if [fault for fault, _ in struck] == [Fault.ERROR_429] and finished.tries > 1:
+            assert finished.delays[0] >= self.scenario.retry_after, "Retry-After was not kept to"
+        case.verify(finished)
+
+    def _clear(self, case: Case, runner: TaskRunner, before: FinishedTask) -> None:
+        """Run the task again as Airflow does when it is cleared: all is as it was."""
+        again = runner.run()
+        assert again.state == before.state
+        assert again.xcoms.get("return_value") == before.xcoms.get("return_value")
+        case.verify(again)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:] if log.exists() else ""
+
+
+def _is_full(scenario: Scenario, requests: int) -> bool:
+    """Say whether the long form has each fault at each request; in variants of another scenario two of them do."""
+    return scenario.full or requests <= 12
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_everything_is_there_exactly_once(
+    world: World, scenario: Scenario, tmp_path: Path, report: FaultReport
+) -> None:
+    faulty = Faulty(world, scenario, tmp_path, report)
+    assert faulty.run([]).problem is None, report.results[-1].problem
+    assert faulty.requests
+    chance = random.Random(f"{SEED} {scenario.name}")
+    if LONG:
+        single = [
+            (number, fault)
+            for number in range(1, faulty.requests + 1)
+            for fault in (
+                list(Fault) if _is_full(scenario, faulty.requests) else chance.sample(list(Fault), 2)
+            )
+        ]
+        doubles = max(len(single) // 10, 10)
+    else:
+        single = [(1 + int(far * faulty.requests), fault) for far, fault in SAMPLED[scenario.name]]
+        doubles = int(scenario.name in FIRST)
+    cases: list[Strikes] = [[strike] for strike in single]
+    for _ in range(doubles):
+        cases.append([(1 + chance.randrange(faulty.requests), chance.choice(list(Fault))) for _ in range(2)])
+    failed = [result for result in map(faulty.run, cases) if result.problem]
+    assert not failed, "\n\n".join(str(result) for result in failed)
+
+
+@pytest.mark.parametrize("dies", ["before", "middle", "saving", "saved"])
+def test_a_plot_is_there_whole(tmp_path: Path, airflow_home: Path, report: FaultReport, dies: str) -> None:
+    """Plotting asks nobody, so its process is killed where it works on files."""
+    result = b"1,2\n3,4\n"
+    (tmp_path / "result.csv").write_bytes(result)
+    digest = hashlib.sha256(result).hexdigest()
+    artifact = Artifact("result.csv", f"file://{tmp_path}/result.csv", "output", len(result), digest)
+    manifest = Manifest("a job", None, [], [artifact]).write(ObjectStoragePath(f"file://{tmp_path}/manifest"))
+    base = tmp_path / "artifacts"
+    arguments = {
+        "manifest": manifest,
+        "render": f"{draw.__module__}:{draw.__name__}",
+        "render_options": {"marker": f"{tmp_path}/marker", "dies": dies},
+        "artifact_base": str(base),
+        "ocean_conn_id": CONNECTION,
+    }
+    connection = {
+        "conn_type": "ocean",
+        "host": "http://127.0.0.1:9",
+        "extra": {"provider_url": "http://127.0.0.1:9"},
+    }
+    task = Task(PLOT, arguments, {f"AIRFLOW_CONN_{CONNECTION.upper()}": json.dumps(connection)})
+    pids: list[int] = []
+    runner = TaskRunner(task, tmp_path / "database", tmp_path / "log", on_process=pids.append)
+    with _killing(pids, base, dies):
+        finished = runner.run()
+    runner.close()
+    outcome = CaseResult("plot", PLOT, [f"killed {dies}"])
+    outcome.note(finished)
+    report.add(outcome)
+    assert finished.state == "success", finished.errors
+    if dies in ("before", "middle"):
+        assert (finished.tries, finished.kills) == (2, 1)
+    (plot,) = [path for path in base.rglob("*") if path.is_file()]
+    assert finished.xcoms["return_value"] == f"file://{plot}"
+    assert plot.read_bytes() == PICTURE
+
+
+@contextlib.contextmanager
+def _killing(pids: list[int], base: Path, dies: str) -> Iterator[None]:
+    """Kill the first process when it has begun to save, or has just saved."""
+    if dies in ("before", "middle"):
+        yield
+        return
+    pattern = ".*.part" if dies == "saving" else "plot.png"
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            if pids and any(base.rglob(pattern)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pids[0], signal.SIGKILL)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
