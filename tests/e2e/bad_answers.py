@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from include.localnet.accounts import PROVIDER
+from include.localnet.provider.orders import fee_hash
 from tests.support.fault_proxy import Answer, Request
 
 if TYPE_CHECKING:
@@ -71,6 +76,21 @@ def replaced(content: Any) -> Callable[[Answer], Answer]:
 def fee(**fields: Any) -> Callable[[Answer], Answer]:
     """Change the signed fee of a quote's first dataset."""
     return edited(lambda quote: quote["datasets"][0]["providerFee"].update(fields))
+
+
+def signed_fee(**fields: Any) -> Callable[[Answer], Answer]:
+    """Change the fee, too, and sign it as a Provider would that means it."""
+
+    def change(quote: Any) -> None:
+        asked = quote["datasets"][0]["providerFee"]
+        asked.update(fields)
+        data = bytes.fromhex(asked["providerData"][2:])
+        amount, until = int(asked["providerFeeAmount"]), int(asked["validUntil"])
+        digest = fee_hash(data, asked["providerFeeAddress"], asked["providerFeeToken"], amount, until)
+        signature = Account.sign_message(encode_defunct(digest), PROVIDER.private_key)
+        asked.update(v=signature.v, r=f"0x{signature.r:064x}", s=f"0x{signature.s:064x}")
+
+    return edited(change)
 
 
 def service(**fields: Any) -> Callable[[Answer], Answer]:
