@@ -19,6 +19,7 @@ from include.demo.processes import CommandError
 from include.localnet import accounts, network
 from include.localnet.ethereum import Chain
 from include.localnet.processes import ProcessTable
+from tests.support.airflow import PROJECT
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ SERVICES = ("aquarius", "provider", "operator_service", "chain")
 # task loses more tries than the DAG's three retries make up for.
 _PERSONAL = (WORKER, "triggerer")
 _BETWEEN_LOOKS = 0.1
+# The example's algorithm, with a pause: otherwise the job is over before its task is deferred.
+UNHURRIED = """
+import time
+time.sleep(10)
+exec(compile({}, "algorithm", "exec"), {{"__name__": "__main__"}})
+"""
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,9 @@ class Chaos:
         self._airflow = airflow
         self._localnet = localnet
         self._table = ProcessTable(localnet.home)
+        algorithm = (PROJECT / "include" / "branin" / "algorithm.py").read_text()
+        localnet.files_folder.mkdir(parents=True, exist_ok=True)
+        (localnet.files_folder / "unhurried.py").write_text(UNHURRIED.format(json.dumps(algorithm)))
 
     def run(self, plans: dict[int, list[tuple[Moment, str]]], timeout: float) -> list[ChaoticRun]:
         """Run the flow once for each plan, all at the same time.

@@ -212,22 +212,23 @@ class Payments:
         """
         if payment.token.getId() == 2 and payment.way != "held":
             return self._order_at_once(payment, consumer)
-        way = payment.way
-        for attempt in range(1, ACQUISITIONS):
-            if way != "held":
-                self._acquire(payment, _acquire_step(payment.did, attempt))
+        acquired = 0
+        held = payment.way == "held"
+        for _ in range(ACQUISITIONS):
+            if not held:
+                acquired += 1
+                self._acquire(payment, _acquire_step(payment.did, acquired))
             try:
                 return self._start_order(payment, consumer)
             except TransactionRevertedError:
-                offered, _ = self._offer(payment.token)
-                held = int(payment.token.balanceOf(self._client.address)) >= ONE_DATATOKEN
-                if held or offered is None:
+                if self._offer(payment.token)[0] is None:
                     raise
-                logger.info("Another task spent the datatoken of %s; getting one more", payment.did)
-                way = offered
-        raise InsufficientFundsError(
-            f"other tasks of wallet {self._client.address} spent the datatokens of {payment.did} {ACQUISITIONS} times"
-        )
+                # Where one is held now, another task has just got it: whoever orders first takes it.
+                held = int(payment.token.balanceOf(self._client.address)) >= ONE_DATATOKEN
+                logger.info(
+                    "The order of %s was refused; is its datatoken spent by another task?", payment.did
+                )
+        return self._start_order(payment, consumer)
 
     def _start_order(self, payment: Payment, consumer: str) -> str:
         self._approve(payment, {payment.item.fee[0]: payment.item.fee[1]} if payment.item.fee else {})
