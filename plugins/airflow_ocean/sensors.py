@@ -10,10 +10,11 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue, get_current_context
 from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSensorTimeout, AirflowSkipException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from airflow_ocean import parameters
+from airflow_ocean import parameters, timeline
 from airflow_ocean.c2d import errors
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
+from airflow_ocean.timeline import STATES_KEY
 from airflow_ocean.triggers import DEADLINE_KEY, OceanComputeTrigger, task_state
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ class OceanComputeSensor(BaseSensorOperator):
     failed fails the task with the end of the algorithm's log in the message.
 
     Returns the job id; pushes ``status`` and ``duration`` (seconds), and when it defers ``deadline`` (seconds since 1970).
+    While it waits and afterwards ``states`` has the job's time line, oldest first: ``[{"at": 1700000000.0, "state": 40,
+    "text": "Running algorithm"}, …]`` with ``at`` the time when the state was first seen, in seconds since 1970. It grows
+    with each new state, also while the task is deferred, and survives retries and restarts of the triggerer; clearing the
+    task begins a new one. A state that lasts shorter than ``poke_interval`` may not be seen.
+
+    Tasks that wait deferred for jobs of one wallet at one Provider share their requests: one each ``poke_interval``,
+    however many they are.
 
     :param job_id: (templated) the job
     :param provider_url: (templated) the Provider that runs it, the connection's own by default
@@ -88,6 +96,8 @@ class OceanComputeSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.stop_on_kill = stop_on_kill
         self.ocean_conn_id = ocean_conn_id
+        # Whether this process has pushed the job's states: a new try, and a new poke in the mode reschedule, has no XCom.
+        self._shown = False
 
     @cached_property
     def hook(self) -> OceanHook:
@@ -113,6 +123,7 @@ class OceanComputeSensor(BaseSensorOperator):
                 poll_interval=self.poke_interval,
                 ocean_conn_id=self.ocean_conn_id,
                 stop_on_kill=self.stop_on_kill,
+                states=self._states(context),
             ),
             method_name="execute_complete",
         )
@@ -123,8 +134,11 @@ class OceanComputeSensor(BaseSensorOperator):
         from airflow_ocean.c2d.jobs import get_job
 
         job = get_job(self._provider_url, self._consumer_address, self.job_id)
+        states = self._states(context)
+        if timeline.is_news(job, states) or not self._shown:
+            states = self._push_states(context, [timeline.seen(job)])
+            self.log.info("Compute %s, after %.0f s", job.describe(), timeline.elapsed(job, states))
         if not job.is_finished:
-            self.log.info("Compute %s", job.describe())
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(
             is_done=True, xcom_value=self._conclude(context, job.text, job.succeeded, job.duration)
@@ -133,14 +147,20 @@ class OceanComputeSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on after the trigger's event.
 
+        :raises FatalError: of the type that ended the trigger
         :raises JobFailedError: with the end of the algorithm's log
         :raises AirflowSensorTimeout: when the deadline passed first
         """
+        # A trigger that was begun anew by another triggerer may not know all that the first one saw, and wrote.
+        instance = context["ti"]
+        written = instance.xcom_pull(
+            key=STATES_KEY, task_ids=instance.task_id, map_indexes=instance.map_index
+        )
+        self._push_states(context, [*(written or []), *event.get("states", ())])
         if event["event"] == "timeout":
             self._give_up()
         if event["event"] == "error":
-            error = getattr(errors, event["type"], errors.FatalError)
-            self._fail(error(event["message"]))
+            self._fail(errors.fatal_error(event["type"], event["message"]))
         return self._conclude(context, event["status"], event["succeeded"], event["duration"])
 
     def on_kill(self) -> None:
@@ -165,13 +185,26 @@ class OceanComputeSensor(BaseSensorOperator):
     def _deadline(self, context: Context) -> float:
         """Return when to give up, in seconds since 1970: what the first try said, so that no restart extends it."""
         store: Any = context["task_state_store"]
-        # Clearing a task raises its max_tries, a retry does not.
-        key = f"ocean.deadline.{context['ti'].max_tries}"
+        key = _until_cleared("deadline", context)
         deadline = store.get(key)
         if deadline is None:
             deadline = time.time() + self.timeout
             store.set(key, deadline, retention=NEVER_EXPIRE)
         return float(deadline)
+
+    def _states(self, context: Context) -> list[dict[str, Any]]:
+        """Return what this task has seen of the job, in its earlier tries too: Airflow deletes a try's XComs."""
+        store: Any = context["task_state_store"]
+        return store.get(_until_cleared("states", context)) or []
+
+    def _push_states(self, context: Context, more: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add to what was seen of the job, and return it all."""
+        store: Any = context["task_state_store"]
+        states = timeline.merged(self._states(context), more)
+        store.set(_until_cleared("states", context), states, retention=NEVER_EXPIRE)
+        context["ti"].xcom_push(STATES_KEY, states)
+        self._shown = True
+        return states
 
     def _is_given_up(self) -> bool:
         """Say whether a user has given the task up, as far as Airflow tells."""
@@ -226,3 +259,9 @@ class OceanComputeSensor(BaseSensorOperator):
         with self.hook.get_client() as client:
             job = client.jobs.stop(self.job_id, self._provider_url)
         self.log.info("Asked for the end of %s", job.describe())
+
+
+def _until_cleared(name: str, context: Context) -> str:
+    """Return a key for the task state store under which retries find what was kept, and a cleared task does not."""
+    # Clearing a task raises its max_tries, a retry does not.
+    return f"ocean.{name}.{context['ti'].max_tries}"

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseXCom, TaskInstanceState
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_ocean import timeline
 from airflow_ocean.c2d.errors import FatalError, TransientError
+from airflow_ocean.timeline import TimelineWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_ocean.c2d.jobs import Job
+    from airflow_ocean.c2d.polling import Trouble
 
 # XCom of the waiting task: when it gives up, in seconds since 1970. It also tells one wait from another.
 DEADLINE_KEY = "deadline"
-LONGEST_PAUSE = 300.0
 # Pauses between the attempts to stop a job, in seconds; Airflow allows 30 s altogether ([triggerer] on_kill_timeout).
 _STOP_PAUSES = (1.0, 2.0, 4.0, 8.0)
 
@@ -30,8 +31,12 @@ class OceanComputeTrigger(BaseTrigger):
     """Wait until a compute job is over.
 
     Ends with one event, a dictionary whose ``event`` is ``finished`` (with ``status``, ``succeeded`` and
-    ``duration``), ``timeout``, or ``error`` (with the error's ``type`` and ``message``); ``job_id`` is in all of them.
-    Errors that may pass, such as a Provider that restarts, are logged and waited out.
+    ``duration``), ``timeout``, or ``error`` (with the error's ``type`` and ``message``); ``job_id`` is in all of them, and
+    ``states``, what was seen of the job over time. Errors that may pass, such as a Provider that restarts, are logged and
+    waited out.
+
+    All triggers of one triggerer that wait for jobs of the same consumer at the same Provider share their requests, see
+    :mod:`airflow_ocean.c2d.polling`. Each new state is logged, and written to the waiting task's XCom ``states``.
 
     Restarts of the triggerer, and its death, do not touch the job: the next triggerer goes on waiting, with the same
     deadline. When a user gives the task up while no triggerer runs, nobody is there to stop the job: Airflow deletes the
@@ -44,6 +49,7 @@ class OceanComputeTrigger(BaseTrigger):
     :param poll_interval: seconds between two looks at the job
     :param ocean_conn_id: the wallet's connection, read only to stop the job
     :param stop_on_kill: whether to stop the job when a user marks the task failed or skipped, or clears it
+    :param states: what was seen of the job before, as in the XCom
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class OceanComputeTrigger(BaseTrigger):
         poll_interval: float,
         ocean_conn_id: str,
         stop_on_kill: bool = False,
+        states: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
@@ -65,6 +72,7 @@ class OceanComputeTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.ocean_conn_id = ocean_conn_id
         self.stop_on_kill = stop_on_kill
+        self.states = states or []
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another triggerer needs to go on waiting."""
@@ -78,60 +86,66 @@ class OceanComputeTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "ocean_conn_id": self.ocean_conn_id,
                 "stop_on_kill": self.stop_on_kill,
+                "states": self.states,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the job until it is over or the deadline has passed."""
+        """Wait until the job is over or the deadline has passed."""
         await self._prepare_to_stop()
+        writer = None if self.task_instance is None else TimelineWriter(self.task_instance, self.states)
         try:
-            job = await self._until_finished()
+            job = await self._until_finished(writer)
         except FatalError as error:
             yield self._event("error", type=type(error).__name__, message=str(error))
             return
+        finally:
+            if writer is not None:
+                writer.close()
         if job is None:
             yield self._event("timeout")
             return
         yield self._event("finished", status=job.text, succeeded=job.succeeded, duration=job.duration)
 
     def _event(self, event: str, **details: Any) -> TriggerEvent:
-        return TriggerEvent({"event": event, "job_id": self.job_id, **details})  # type: ignore[no-untyped-call]
+        content = {"event": event, "job_id": self.job_id, "states": self.states, **details}
+        return TriggerEvent(content)  # type: ignore[no-untyped-call]
 
-    async def _until_finished(self) -> Job | None:
+    async def _until_finished(self, writer: TimelineWriter | None) -> Job | None:
         """Return the finished job, None when the deadline passes first; the job is looked at once in any case."""
-        failures, last_state = 0, None
-        while True:
-            pause = self.poll_interval
-            try:
-                job = await self._look()
-            except TransientError as error:
-                failures += 1
-                pause = self._pause_after(failures, error)
-                self.log.warning(
-                    "Cannot see job %s for now, trying again in %.0f s: %s", self.job_id, pause, error
-                )
-            else:
-                failures = 0
-                if job.is_finished:
-                    return job
-                if job.state != last_state:
-                    last_state = job.state
-                    self.log.info("Compute %s", job.describe())
-            left = self.deadline - time.time()
-            if left <= 0:
-                return None
-            # The last look is at the deadline itself.
-            await asyncio.sleep(min(pause, left))
+        from airflow_ocean.c2d.polling import Trouble, waiting
 
-    async def _look(self) -> Job:
-        """Ask for the job's state; the one place where waiting meets the network."""
-        from airflow_ocean.c2d.jobs import async_get_job
+        with waiting(
+            self.provider_url,
+            self.consumer_address,
+            self.job_id,
+            interval=self.poll_interval,
+            deadline=self.deadline,
+        ) as wait:
+            while True:
+                news = await wait.news()
+                if isinstance(news, Trouble):
+                    self._wait_out(news)
+                    continue
+                if news is None:
+                    return None
+                self._note(news, writer)
+                if news.is_finished:
+                    return news
 
-        return await async_get_job(self.provider_url, self.consumer_address, self.job_id)
+    def _wait_out(self, trouble: Trouble) -> None:
+        """Say that a look at the job failed and will be repeated; the one place where such an error passes."""
+        self.log.warning(
+            "Cannot see job %s for now, trying again in %.0f s: %s", self.job_id, trouble.pause, trouble.error
+        )
 
-    def _pause_after(self, failures: int, error: TransientError) -> float:
-        pause = min(self.poll_interval * 2.0 ** min(failures, 10), max(LONGEST_PAUSE, self.poll_interval))
-        return max(pause, error.retry_after or 0.0)
+    def _note(self, job: Job, writer: TimelineWriter | None) -> None:
+        """Keep and log a new state of the job."""
+        entry = timeline.seen(job)
+        self.states = timeline.merged(self.states, [entry])
+        self.log.info("Compute %s, after %.0f s", job.describe(), timeline.elapsed(job, self.states))
+        if writer is not None and not job.is_finished:
+            writer.note(entry)
 
     async def _prepare_to_stop(self) -> None:
         """Ask Airflow something, once in the process.

@@ -15,6 +15,7 @@ from airflow_ocean.operators.compute import OceanStopComputeOperator
 from airflow_ocean.sensors import OceanComputeSensor
 from airflow_ocean.triggers import OceanComputeTrigger
 from include.localnet import accounts
+from tests.support.airflow import recorded_context
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def test_a_timeout_stops_the_job(sleeping_job, localnet):
         task_id="wait", ocean_conn_id="ocean_bob", job_id=sleeping_job, stop_on_kill=True
     )
     with pytest.raises(AirflowSensorTimeout, match="it was stopped"):
-        sensor.execute_complete({}, {"event": "timeout", "job_id": sleeping_job})
+        sensor.execute_complete(recorded_context(), {"event": "timeout", "job_id": sleeping_job})
     assert is_stopped(sleeping_job, localnet)
 
 

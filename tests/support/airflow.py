@@ -59,6 +59,11 @@ class RecordedInstance:
         """Keep a value, which must be JSON."""
         self.xcoms[key] = json.loads(json.dumps(value))
 
+    def xcom_pull(self, *, key: str, task_ids: str, map_indexes: int) -> Any:
+        """Return one of its own values."""
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
 
 class RecordedStore:
     """Airflow's task state store, as far as a journal uses it."""

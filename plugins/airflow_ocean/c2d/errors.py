@@ -50,6 +50,19 @@ class FeeCapError(TransientError):
     """The network's fee is above the connection's ``max_fee_gwei``; nothing was sent."""
 
 
+class ServiceAnswerError(FatalError):
+    """A service refused a request, in its own words.
+
+    :param status: the HTTP status, 0 when it is not known any more
+    :param text: what the service said
+    """
+
+    def __init__(self, message: str, status: int = 0, text: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.text = text
+
+
 class InvalidInputError(FatalError):
     """A parameter, a connection field or a service's answer is not what it has to be."""
 
@@ -88,3 +101,14 @@ class JobNotFoundError(FatalError):
 
 class JobFailedError(FatalError):
     """The compute job ended without a usable result; the message carries the end of its log."""
+
+
+def fatal_error(name: str, message: str) -> FatalError:
+    """Make an error anew of its type's name and its message, which is all that gets from one process to another.
+
+    :param name: a subclass of :class:`FatalError`; anything else stands for that class itself
+    """
+    kind = globals().get(name)
+    if isinstance(kind, type) and issubclass(kind, FatalError):
+        return kind(message)
+    return FatalError(message)

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import InvalidInputError, JobNotFoundError, NotAllowedError, OrderInUseError
-from airflow_ocean.c2d.services.http import ServiceAnswerError
+from airflow_ocean.c2d.errors import (
+    InvalidInputError,
+    JobNotFoundError,
+    NotAllowedError,
+    OrderInUseError,
+    ServiceAnswerError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -264,13 +269,6 @@ def get_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
     :raises TransientError: when the service does not answer
     :raises JobNotFoundError: when it knows no such job of this consumer
     """
-    from airflow_ocean.c2d.services.provider import fetch_jobs
+    from airflow_ocean.c2d.services.provider_status import fetch_jobs
 
     return select_job(fetch_jobs(provider_url, consumer_address, job_id), job_id, provider_url)
-
-
-async def async_get_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
-    """Do what :func:`get_job` does without blocking the event loop."""
-    from airflow_ocean.c2d.services.provider import async_fetch_jobs
-
-    return select_job(await async_fetch_jobs(provider_url, consumer_address, job_id), job_id, provider_url)

@@ -21,8 +21,7 @@ from airflow.sdk.serde import deserialize, serialize
 
 from airflow_ocean import sensors, triggers
 from airflow_ocean.c2d.errors import (
-    InvalidInputError,
-    JobNotFoundError,
+    FatalError,
     ServiceUnavailableError,
 )
 from airflow_ocean.c2d.jobs import parse_job
@@ -54,9 +53,20 @@ async def only_event(trigger):
     return events[0]
 
 
+def states_of(content):
+    """The states of a time line, whose times must not fall."""
+    times = [entry["at"] for entry in content["states"]]
+    assert times == sorted(times)
+    assert all(entry["text"] for entry in content["states"])
+    return [entry["state"] for entry in content["states"]]
+
+
 async def test_the_trigger_ends_with_the_finished_job(scripted_provider):
     scripted_provider.script({"status": 1}, {}, FINISHED_JOB)
-    assert await only_event(make_trigger(scripted_provider)) == {
+    event = await only_event(make_trigger(scripted_provider))
+    assert states_of(event) == [1, 40, 70]
+    del event["states"]
+    assert event == {
         "event": "finished",
         "job_id": "job-1",
         "status": "Job completed",
@@ -75,13 +85,14 @@ async def test_the_trigger_waits_transient_errors_out(scripted_provider, failure
 
 async def test_the_trigger_goes_on_while_nothing_listens(scripted_provider):
     trigger = make_trigger(scripted_provider, provider_url="http://127.0.0.1:2", deadline=time.time() + 0.1)
-    assert await only_event(trigger) == {"event": "timeout", "job_id": "job-1"}
+    assert await only_event(trigger) == {"event": "timeout", "job_id": "job-1", "states": []}
 
 
 async def test_the_trigger_gives_up_at_its_deadline(scripted_provider):
     scripted_provider.script({})
     trigger = make_trigger(scripted_provider, deadline=time.time() + 0.05, poll_interval=3600)
-    assert await only_event(trigger) == {"event": "timeout", "job_id": "job-1"}
+    event = await only_event(trigger)
+    assert (event["event"], states_of(event)) == ("timeout", [40])
     # At once, and at the deadline if that has not passed meanwhile, however long the interval is.
     assert scripted_provider.asked in (1, 2)
 
@@ -92,7 +103,13 @@ async def test_the_trigger_looks_once_when_its_deadline_passed_while_no_triggere
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"), [({"jobId": "job-2"}, "JobNotFoundError"), ({"status": "soon"}, "InvalidInputError")]
+    ("answer", "error"),
+    [
+        ({"jobId": "job-2"}, "JobNotFoundError"),
+        ({"status": "soon"}, "InvalidInputError"),
+        (400, "ServiceAnswerError"),
+        (403, "NotAllowedError"),
+    ],
 )
 async def test_the_trigger_ends_with_what_is_fatal(scripted_provider, answer, error):
     scripted_provider.script(answer)
@@ -126,6 +143,8 @@ def test_a_job_that_is_over_needs_no_waiting(connection, context, scripted_provi
     scripted_provider.script(FINISHED_JOB)
     connection({"provider_url": scripted_provider.url})
     assert make_sensor(deferrable=deferrable).execute(context) == "job-1"
+    assert states_of(context["ti"].xcoms) == [70]
+    del context["ti"].xcoms["states"]
     assert context["ti"].xcoms == {"status": "Job completed", "duration": 12.5}
     assert scripted_provider.asked == 1
 
@@ -139,6 +158,7 @@ def test_the_sensor_defers_with_all_that_the_trigger_needs(connection, context, 
     assert deferred.value.method_name == "execute_complete"
     arguments = deferred.value.trigger.serialize()[1]
     assert before + 100 <= arguments.pop("deadline") <= time.time() + 100
+    assert arguments.pop("states") == context["ti"].xcoms["states"] != []
     assert arguments == {
         "job_id": "job-1",
         "provider_url": scripted_provider.url,
@@ -167,6 +187,36 @@ def test_the_deadline_is_the_first_trys_until_the_task_is_cleared(connection, co
     assert deadline() > first
 
 
+def test_the_time_line_survives_retries_until_the_task_is_cleared(connection, context, scripted_provider):
+    scripted_provider.script({"status": 1}, {"status": 20}, {"status": 20}, {})
+    connection({"provider_url": scripted_provider.url})
+    seen = []
+    for _try in range(3):
+        context["ti"].xcoms.clear()  # as Airflow does before each try
+        with pytest.raises(TaskDeferred):
+            make_sensor().execute(context)
+        seen.append(states_of(context["ti"].xcoms))
+    assert seen == [[1], [1, 20], [1, 20]]
+    context["ti"].max_tries += 1
+    with pytest.raises(TaskDeferred):
+        make_sensor().execute(context)
+    assert states_of(context["ti"].xcoms) == [40]
+
+
+def test_the_time_line_holds_what_each_triggerer_saw(connection, context):
+    connection()
+    begun, earlier, later = (
+        {"at": at, "state": state, "text": f"state {state}"} for at, state in ((1.0, 1), (2.0, 20), (4.0, 40))
+    )
+    context["ti"].xcoms["states"] = [begun, earlier]
+    # The second triggerer knows what the task knew when it deferred, and sees the state that the first one saw.
+    seen = [begun, {**earlier, "at": 3.0}, later]
+    event = {"event": "timeout", "job_id": "job-1", "states": seen}
+    with pytest.raises(AirflowSensorTimeout):
+        make_sensor(provider_url="http://127.0.0.1:2").execute_complete(context, event)
+    assert context["ti"].xcoms["states"] == [begun, earlier, later]
+
+
 def test_a_retry_pokes_no_longer_than_to_the_first_deadline(connection, context, scripted_provider):
     scripted_provider.script({})
     connection({"provider_url": scripted_provider.url})
@@ -184,10 +234,11 @@ def test_waiting_needs_no_key_when_provider_and_consumer_are_given(connection, c
 
 
 def test_poking_until_the_job_is_over(connection, context, scripted_provider):
-    scripted_provider.script({}, {}, FINISHED_JOB)
+    scripted_provider.script({"status": 20}, {}, FINISHED_JOB)
     connection({"provider_url": scripted_provider.url})
     assert make_sensor(deferrable=False).execute(context) == "job-1"
     assert scripted_provider.asked == 3
+    assert states_of(context["ti"].xcoms) == [20, 40, 70]
 
 
 def test_poking_times_out(connection, context, scripted_provider):
@@ -204,12 +255,20 @@ def test_poking_leaves_transient_errors_to_the_retries(connection, context, scri
         make_sensor(deferrable=False).execute(context)
 
 
-@pytest.mark.parametrize("event_type", ["JobNotFoundError", "InvalidInputError"])
+@pytest.mark.parametrize("event_type", ["JobNotFoundError", "InvalidInputError", "ServiceAnswerError"])
 def test_after_a_fatal_event_the_task_fails_with_its_type(connection, context, event_type):
     connection()
     event = {"event": "error", "job_id": "job-1", "type": event_type, "message": "what happened"}
-    expected = {"JobNotFoundError": JobNotFoundError, "InvalidInputError": InvalidInputError}[event_type]
-    with pytest.raises(expected, match="what happened"):
+    with pytest.raises(FatalError, match="what happened") as failure:
+        make_sensor().execute_complete(context, event)
+    assert type(failure.value).__name__ == event_type
+
+
+@pytest.mark.parametrize("event_type", ["FatalError", "ServiceUnavailableError", "Any", "NewerError"])
+def test_after_an_event_of_another_version_the_task_fails_for_good(connection, context, event_type):
+    connection()
+    event = {"event": "error", "job_id": "job-1", "type": event_type, "message": "what happened"}
+    with pytest.raises(FatalError, match="what happened"):
         make_sensor().execute_complete(context, event)
 
 

@@ -21,10 +21,11 @@ from airflow_ocean.c2d.errors import (
     ServiceUnavailableError,
     TransactionRevertedError,
 )
-from airflow_ocean.c2d.jobs import async_get_job, get_job
+from airflow_ocean.c2d.jobs import get_job
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.payments import ONE_DATATOKEN
+from airflow_ocean.c2d.services import open_job_reader
 from include.localnet.accounts import ALICE, BOB
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER, Branin
@@ -416,11 +417,17 @@ class TestJobs:
     async def test_state_without_a_key(self, consumer: OceanClient, branin: Branin, network: Any) -> None:
         job = consumer.jobs.start(paid(consumer, branin))
         assert get_job(network.provider_url, BOB.address, job.id).id == job.id
-        assert (await async_get_job(network.provider_url, BOB.address, job.id)).id == job.id
-        with pytest.raises(JobNotFoundError):
-            await async_get_job(network.provider_url, ALICE.address, job.id)
-        with pytest.raises(ServiceUnavailableError, match="does not answer"):
-            await async_get_job("http://127.0.0.1:9", BOB.address, job.id)
+        async with open_job_reader(network.provider_url, BOB.address) as reader:
+            listed, alone = await reader.fetch_jobs({job.id, "0" * 32}), await reader.fetch_job(job.id)
+            assert [*listed.jobs] == [*alone.jobs] == [job.id]
+            assert listed.size >= alone.size > 0
+        async with open_job_reader(network.provider_url, ALICE.address) as reader:
+            assert (await reader.fetch_jobs({job.id})).jobs == {}
+            with pytest.raises(JobNotFoundError):
+                await reader.fetch_job(job.id)
+        async with open_job_reader("http://127.0.0.1:9", BOB.address) as reader:
+            with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                await reader.fetch_job(job.id)
         assert finished(consumer, job).is_finished
 
 

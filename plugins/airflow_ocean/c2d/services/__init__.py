@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Collection, Iterator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from airflow_ocean.c2d.environments import ComputeEnvironment
+    from airflow_ocean.c2d.errors import FatalError
     from airflow_ocean.c2d.jobs import Job
     from airflow_ocean.c2d.network import Network
     from airflow_ocean.c2d.wallet import Wallet
@@ -137,6 +138,46 @@ class OceanServices(Protocol):
 
     def open_result(self, job_id: str, index: int) -> AbstractContextManager[ResultStream]:
         """Open one result for reading."""
+
+
+@dataclass(frozen=True)
+class JobsAnswer:
+    """What one status request brought.
+
+    :param jobs: by the id that was asked for: the job, or what is wrong with the service's description of it
+    :param size: bytes of the answer
+    """
+
+    jobs: dict[str, Job | FatalError]
+    size: int
+
+
+class JobReader(Protocol):
+    """Reads the states of one consumer's jobs on an event loop, with a request each time; nothing is signed.
+
+    Jobs are named by the ids that starting them returned, whatever the service calls them when asked for their state.
+    """
+
+    async def fetch_jobs(self, job_ids: Collection[str]) -> JobsAnswer:
+        """Return those of some jobs that are on the service's list of all jobs of the consumer.
+
+        :raises TransientError: when the service does not answer
+        :raises FatalError: when it does not list jobs
+        """
+
+    async def fetch_job(self, job_id: str) -> JobsAnswer:
+        """Return one job.
+
+        :raises TransientError: when the service does not answer
+        :raises FatalError: when it never will, such as :class:`~airflow_ocean.c2d.errors.JobNotFoundError`
+        """
+
+
+def open_job_reader(provider_url: str, consumer_address: str) -> AbstractAsyncContextManager[JobReader]:
+    """Return a context with a reader of a consumer's jobs at a Provider URL."""
+    from airflow_ocean.c2d.services.provider_status import open_reader
+
+    return open_reader(provider_url, consumer_address)
 
 
 def open_services(network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> OceanServices:

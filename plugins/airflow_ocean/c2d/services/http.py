@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -9,32 +10,19 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from airflow_ocean.c2d.errors import (
-    FatalError,
     InvalidInputError,
     NotAllowedError,
     RateLimitedError,
+    ServiceAnswerError,
     ServiceUnavailableError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 # No answer of a service but a result is ever larger; the longest, every job of a busy consumer, is 7 MB for 10,000.
 MAX_ANSWER = 64 * 1024 * 1024
-
-
-class ServiceAnswerError(FatalError):
-    """A service refused a request, in its own words.
-
-    :param status: the HTTP status
-    :param text: what the service said
-    """
-
-    def __init__(self, message: str, status: int, text: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.text = text
 
 
 def said(response: httpx.Response) -> str:
@@ -111,21 +99,12 @@ class HttpSession:
             with self._http.stream(method, url, **options) as response:
                 body = bytearray()
                 for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER:
-                        raise InvalidInputError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
+                    _append(body, chunk, url, what)
         except httpx.TransportError as error:
             raise unreachable(url, what, error) from error
         except httpx.InvalidURL as error:
             raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
-        answer = httpx.Response(
-            response.status_code,
-            headers=_decoded(response.headers),
-            content=bytes(body),
-            request=response.request,
-        )
-        check(answer, what)
-        return answer
+        return _checked(response, body, what)
 
     def close(self) -> None:
         """Close the connections."""
@@ -142,6 +121,56 @@ class HttpSession:
                 yield response
         except httpx.TransportError as error:
             raise unreachable(url, what, error) from error
+
+
+class AsyncHttpSession:
+    """One service's HTTP on an event loop.
+
+    :param client: the connections to use; see :func:`open_async`
+    """
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._http = client
+
+    async def get(self, url: str, what: str, params: dict[str, str]) -> httpx.Response:
+        """Do what :meth:`HttpSession.request` does."""
+        try:
+            async with self._http.stream("GET", url, params=params) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    _append(body, chunk, url, what)
+        except httpx.TransportError as error:
+            raise unreachable(url, what, error) from error
+        except httpx.InvalidURL as error:
+            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
+        return _checked(response, body, what)
+
+
+@contextlib.asynccontextmanager
+async def open_async() -> AsyncIterator[AsyncHttpSession]:
+    """Open a session on the running event loop."""
+    # In a thread, as it reads all certificates of the system from the disk.
+    client = await asyncio.to_thread(httpx.AsyncClient, timeout=TIMEOUT)
+    async with client:
+        yield AsyncHttpSession(client)
+
+
+def _append(body: bytearray, chunk: bytes, url: str, what: str) -> None:
+    body += chunk
+    if len(body) > MAX_ANSWER:
+        raise InvalidInputError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
+
+
+def _checked(response: httpx.Response, body: bytearray, what: str) -> httpx.Response:
+    """Return an answer that was read as a stream, with its body; raises what :func:`check` does."""
+    answer = httpx.Response(
+        response.status_code,
+        headers=_decoded(response.headers),
+        content=bytes(body),
+        request=response.request,
+    )
+    check(answer, what)
+    return answer
 
 
 def _decoded(headers: httpx.Headers) -> dict[str, str]:

@@ -13,7 +13,6 @@ import time
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_utils import keccak
@@ -25,22 +24,19 @@ from airflow_ocean.c2d.errors import (
     JobNotFoundError,
     NotAllowedError,
     NotIndexedError,
+    ServiceAnswerError,
     ServiceUnavailableError,
 )
 from airflow_ocean.c2d.jobs import Job, parse_job, select_job
 from airflow_ocean.c2d.services import AssetInput, FileInfo, MetadataDocument, OrderQuote, ResultStream
-from airflow_ocean.c2d.services.http import (
-    TIMEOUT,
-    HttpSession,
-    ServiceAnswerError,
-    check,
-    read_json,
-    unreachable,
-)
+from airflow_ocean.c2d.services.http import HttpSession, read_json
+from airflow_ocean.c2d.services.provider_status import fetch_jobs
 from airflow_ocean.c2d.units import MAX_UINT256, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
     from airflow_ocean.c2d.network import Network
     from airflow_ocean.c2d.wallet import Wallet
@@ -457,40 +453,3 @@ def _only_job(answer: Any, what: str) -> Job:
     if not entries:
         raise InvalidInputError(f"{what}: the Provider answers with an empty list of jobs")
     return parse_job(entries[0])
-
-
-def _status_request(provider_url: str, consumer: str, job_id: str | None) -> tuple[str, dict[str, str], str]:
-    # The path is the same in every release of Provider; asking the root for it would double the requests of a wait.
-    params = {"consumerAddress": consumer, **({"jobId": job_id} if job_id else {})}
-    what = f"asking for the state of job {job_id}" if job_id else f"listing the jobs of {consumer}"
-    return f"{provider_url.rstrip('/')}/api/services/compute", params, what
-
-
-def _read_jobs(response: httpx.Response, what: str) -> list[Job]:
-    answer = read_json(response, what)
-    if not isinstance(answer, list):
-        raise InvalidInputError(f"{what}: the Provider answers with something that is no list of jobs")
-    return [parse_job(entry) for entry in answer]
-
-
-def fetch_jobs(
-    provider_url: str, consumer: str, job_id: str | None, http: HttpSession | None = None
-) -> list[Job]:
-    """Return one job of a consumer, or all; not signed.
-
-    :param consumer: the wallet's address in checksum form
-    """
-    url, params, what = _status_request(provider_url, consumer, job_id)
-    return _read_jobs((http or HttpSession()).request("GET", url, what, params=params), what)
-
-
-async def async_fetch_jobs(provider_url: str, consumer: str, job_id: str | None) -> list[Job]:
-    """Do what :func:`fetch_jobs` does without blocking the event loop."""
-    url, params, what = _status_request(provider_url, consumer, job_id)
-    try:
-        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
-            response = await client.get(url, params=params)
-    except httpx.TransportError as error:
-        raise unreachable(url, what, error) from error
-    check(response, what)
-    return _read_jobs(response, what)
