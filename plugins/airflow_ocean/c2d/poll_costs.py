@@ -11,31 +11,30 @@ logger = logging.getLogger(__name__)
 KEPT = 600.0
 # One cost of time and bytes, in seconds: a request as such, which counts for rate limits whatever it asks, its time, and
 # its bytes at what a usual line carries.
-REQUEST = 0.05
+REQUEST = 0.1
 BYTES_PER_SECOND = 10_000_000
 # The other kind must be so much cheaper to be worth a change.
 WORTH_A_CHANGE = 0.8
 
 
 class _Cost:
-    """A running mean that is forgotten in time."""
+    """The least of what was measured of late: what disturbs a measurement only ever adds to it."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self._value: float | None = None
         self._since = 0.0
+        self.count = 0
 
     def note(self, value: float, now: float) -> None:
-        """Take a new measurement into the mean; an infinite one stands alone."""
+        """Take in a new measurement; an infinite one stands alone."""
         known = self.get(now)
         if known is None or math.isinf(known) or math.isinf(value):
-            self._value = value
+            self._value, self._since, self.count = value, now, 1
         else:
-            self._value = (known + value) / 2
-        self._since = now
+            self._value, self.count = min(known, value), self.count + 1
 
     def get(self, now: float) -> float | None:
-        """Return the mean, None when there is none of late."""
+        """Return the cost, None when there is no measurement of late."""
         return self._value if now - self._since <= KEPT else None
 
 
@@ -47,7 +46,7 @@ class PollCosts:
     """
 
     def __init__(self) -> None:
-        self._list, self._single = _Cost("list"), _Cost("single")
+        self._list, self._single = _Cost(), _Cost()
         self._lists = False
 
     def note_list(self, seconds: float, size: int, now: float) -> None:
@@ -98,7 +97,8 @@ class PollCosts:
         if alone:
             return False
         if self._lists:
-            return not by_single < WORTH_A_CHANGE * by_list
+            # Once is not enough: a first request may be slow for reasons of its own.
+            return self._list.count < 2 or not by_single < WORTH_A_CHANGE * by_list
         return by_list < WORTH_A_CHANGE * by_single
 
 

@@ -55,11 +55,12 @@ class Trouble:
 class Wait:
     """One that waits for a job."""
 
-    __slots__ = ("_future", "_news", "deadline", "due", "failures", "interval", "job_id", "state")
+    __slots__ = ("_future", "_news", "deadline", "due", "failures", "interval", "job_id", "seen", "state")
 
     def __init__(self, job_id: str, interval: float, deadline: float) -> None:
         self.job_id, self.interval, self.deadline = job_id, interval, deadline
-        self.due = -math.inf
+        # When the next look is due and when the last one was, on the loop's clock.
+        self.due = self.seen = -math.inf
         self.state: int | None = None
         self.failures = 0
         self._news: list[Job | Trouble | Exception | None] = []
@@ -232,7 +233,7 @@ class Poll:
 
     async def _look_at_list(self, reader: JobReader, due: list[Wait]) -> None:
         suspected = self._failures >= SUSPICIOUS
-        if suspected and not await self._look_at_each(reader, due[:1]):
+        if suspected and not await self._look_at_each(reader, due, first_only=True):
             return
         waits = list(self._waits)
         started = self._loop.time()
@@ -261,13 +262,17 @@ class Poll:
             logger.info("%s does not list all jobs of %s", *self._key)
             self._costs.refuse_list(started)
 
-    async def _look_at_each(self, reader: JobReader, waits: list[Wait]) -> int:
-        """Ask for jobs one by one and return how many the service knows."""
-        round_ = _Round(sorted(waits, key=lambda wait: wait.due))
+    async def _look_at_each(self, reader: JobReader, waits: list[Wait], *, first_only: bool = False) -> int:
+        """Ask for jobs one by one and return how many the service knows.
+
+        :param first_only: whether it is enough to know that the service answers; it must have failed before
+        """
+        # Where not all requests pass, those come first who had to stand back the last time.
+        round_ = _Round(sorted(waits, key=lambda wait: wait.seen))
         if self._failures:
             # One request tells whether the service is back.
             await self._ask(reader, round_, 1)
-        if round_.error is None:
+        if round_.error is None and not first_only:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(CONCURRENCY, len(round_.left))):
                     group.create_task(self._ask(reader, round_, len(waits)))
@@ -280,9 +285,10 @@ class Poll:
             self._fail(error, round_.unanswered())
             return round_.found
         for wait, trouble in round_.troubled:
+            wait.seen = self._loop.time()
             wait.failures += 1
             pause = _pause_after(wait.failures, wait.interval, trouble)
-            wait.due = self._loop.time() + pause
+            wait.due = wait.seen + pause
             wait.put(Trouble(trouble, pause))
         return round_.found
 
@@ -311,6 +317,7 @@ class Poll:
 
     def _tell(self, wait: Wait, found: Job | FatalError, due_at: _Due) -> None:
         wait.failures = 0
+        wait.seen = self._loop.time()
         wait.due = due_at.after(wait.interval)
         if isinstance(found, FatalError) or found.is_finished:
             self._end(wait, found)

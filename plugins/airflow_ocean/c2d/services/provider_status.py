@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_ocean.c2d.errors import FatalError, InvalidInputError
 from airflow_ocean.c2d.jobs import Job, parse_job, select_job
@@ -14,12 +14,14 @@ from airflow_ocean.c2d.services import JobsAnswer
 from airflow_ocean.c2d.services.http import AsyncHttpSession, HttpSession, open_async, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator
 
     import httpx
 
 # Bytes of an answer that are read where they arrive; a longer one is read in a thread.
 SHORT_ANSWER = 64 * 1024
+
+T = TypeVar("T")
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -62,21 +64,16 @@ class ProviderJobReader:
         """Return those of some jobs that are on the Provider's list; it has no paging, and every job of all time."""
         url, params, what = _request(self._url, self._consumer, None)
         response = await self._http.get(url, what, params)
-        size, wanted = len(response.content), frozenset(job_ids)
-        if size > SHORT_ANSWER:
-            return JobsAnswer(await asyncio.to_thread(_pick, response.content, wanted, what), size)
-        return JobsAnswer(_pick(response.content, wanted, what), size)
+        wanted = frozenset(job_ids)
+        jobs = await _read(response, lambda: _pick(response.content, wanted, what))
+        return JobsAnswer(jobs, len(response.content))
 
     async def fetch_job(self, job_id: str) -> JobsAnswer:
         """Return one job."""
         url, params, what = _request(self._url, self._consumer, job_id)
         response = await self._http.get(url, what, params)
-        size = len(response.content)
-        if size > SHORT_ANSWER:
-            jobs = await asyncio.to_thread(_read_jobs, response, what)
-        else:
-            jobs = _read_jobs(response, what)
-        return JobsAnswer({job_id: select_job(jobs, job_id, self._url)}, size)
+        jobs = await _read(response, lambda: _read_jobs(response, what))
+        return JobsAnswer({job_id: select_job(jobs, job_id, self._url)}, len(response.content))
 
 
 @contextlib.asynccontextmanager
@@ -84,6 +81,11 @@ async def open_reader(provider_url: str, consumer: str) -> AsyncIterator[Provide
     """Open a reader on the running event loop."""
     async with open_async() as http:
         yield ProviderJobReader(http, provider_url, consumer)
+
+
+async def _read(response: httpx.Response, read: Callable[[], T]) -> T:
+    """Read an answer in a thread if it is long."""
+    return await asyncio.to_thread(read) if len(response.content) > SHORT_ANSWER else read()
 
 
 def _pick(content: bytes, wanted: frozenset[str], what: str) -> dict[str, Job | FatalError]:
