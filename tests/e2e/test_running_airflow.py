@@ -123,6 +123,9 @@ def test_the_wait_is_deferred_to_the_triggerer(run: Run) -> None:
     log = run.log("wait_for_compute")
     assert "Trigger fired event" in log
     assert run.xcom("start_compute") in log
+    states = run.xcom("wait_for_compute", "states")
+    assert states[-1]["state"] == 70
+    assert [entry["at"] for entry in states] == sorted(entry["at"] for entry in states)
 
 
 def test_the_artifacts_are_below_the_base(run: Run, airflow: Airflow) -> None:

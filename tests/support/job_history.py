@@ -27,19 +27,21 @@ _COLUMNS = (
 
 
 class JobHistory:
-    """The jobs of a consumer nobody else has.
+    """Jobs of a consumer, by default of one nobody else has.
 
     :param settings: a local network that is up
     """
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    def __init__(self, settings: NetworkSettings, consumer: str | None = None) -> None:
         self._path = settings.home / "state" / "operator_service" / "operator.sqlite"
         assert self._path.is_file()
-        self.consumer = "0x" + secrets.token_hex(20)
+        self.consumer = consumer or "0x" + secrets.token_hex(20)
+        self._added: list[str] = []
 
     def add(self, count: int, *, finished: bool = False) -> list[str]:
         """Add jobs, which run unless they are over, and return their ids."""
         ids = [secrets.token_hex(16) for _ in range(count)]
+        self._added += ids
         now = time.time()
         rows = [
             (
@@ -80,9 +82,9 @@ class JobHistory:
         )
 
     def remove(self) -> None:
-        """Delete all of it."""
+        """Delete all that was added."""
         with self._database() as database:
-            database.execute("DELETE FROM jobs WHERE owner = ?", (self.consumer,))
+            database.executemany("DELETE FROM jobs WHERE job_id = ?", [(job_id,) for job_id in self._added])
 
     def _update(self, job_id: str, changes: str, *values: object) -> None:
         with self._database() as database:
