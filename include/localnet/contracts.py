@@ -162,6 +162,14 @@ def _deploy_data_farming(plan: _Plan, ocean: str, now: int) -> dict[str, Any]:
     }
 
 
+def _deploy_escrow(plan: _Plan, router: str, collector: str) -> dict[str, Any]:
+    """Deploy what consumers pay Ocean Nodes through.
+
+    It comes with ``ocean-contracts`` 2.3 and later; ``requirements-override.txt`` says which release is taken and why.
+    """
+    return {"Escrow": plan.create("Escrow", router, collector)}
+
+
 def ensure_deployed(chain: Chain, address_file: Path) -> dict[str, Any]:
     """Deploy what is missing, mint OCEAN to every development account, and write the address file.
 
@@ -180,6 +188,8 @@ def ensure_deployed(chain: Chain, address_file: Path) -> dict[str, Any]:
     addresses |= _deploy_data_farming(plan, addresses["Ocean"], now)
     for account in ACCOUNTS:
         plan.call(addresses["Ocean"], "OceanToken", "mint", account.address, OCEAN_PER_ACCOUNT)
+    # Last, so that a chain made before there was one has only this to do.
+    addresses |= _deploy_escrow(plan, addresses["Router"], addresses["OPFCommunityFeeCollector"])
     plan.carry_out(chain)
     entry = {"chainId": CHAIN_ID, "startBlock": 0, **addresses}
     address_file.parent.mkdir(parents=True, exist_ok=True)
