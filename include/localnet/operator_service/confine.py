@@ -38,8 +38,11 @@ def _drop_bounding_set() -> None:
             _prctl(_DROP_BOUNDING, capability)
 
 
-def _become(uid: int) -> None:
-    """Leave root for an unprivileged uid, and the machine's user namespace for one of its own."""
+def _become(uid: int, inside: int) -> None:
+    """Leave root for an unprivileged uid, and the machine's user namespace for one of its own.
+
+    :param inside: what the uid is called in that namespace
+    """
     _drop_bounding_set()
     os.setgroups([])
     os.setresgid(uid, uid, uid)
@@ -50,8 +53,8 @@ def _become(uid: int) -> None:
     ):  # a machine may forbid it; the uid is bare of rights anyway
         for name, text in (
             ("setgroups", "deny"),
-            ("gid_map", f"{uid} {uid} 1"),
-            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{inside} {uid} 1"),
+            ("uid_map", f"{inside} {uid} 1"),
         ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
@@ -69,11 +72,11 @@ def main() -> None:
     for name, value in orders["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if orders["uid"] is not None:
-        _become(orders["uid"])
+        _become(orders["uid"], orders["uid inside"])
     _prctl(_NO_NEW_PRIVILEGES, 1)
     program = bytes.fromhex(orders["filter"])
     _prctl(_SET_SECCOMP, _SECCOMP_FILTER, ctypes.byref(_Program(len(program) // 8, program)))
-    os.execve(orders["command"][0], orders["command"], dict(os.environ))
+    os.execvp(orders["command"][0], orders["command"])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +39,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Folders:
-    """The host's folders of one job.
+    """The host's folders of one job, and what of them the algorithm sees: here the operator-engine's layout.
 
     :param root: the job's own folder, closed to other users
     """
 
     root: Path
+    #: Whether the algorithm's log is a file of frames that tell the standard output from the standard error.
+    framed_log: ClassVar[bool] = False
+    #: The uid that the algorithm believes it has; None for the one it has.
+    uid_inside: ClassVar[int | None] = None
 
     @property
     def inputs(self) -> Path:
@@ -95,6 +99,25 @@ class Folders:
     def results(self) -> Path:
         """The results, each named by its index and nothing else."""
         return self.root / "results"
+
+    @property
+    def written(self) -> list[Path]:
+        """Folders in ``/data`` that the algorithm can write to."""
+        return [self.outputs, self.logs]
+
+    @property
+    def handed_over(self) -> list[Path]:
+        """What has to belong to the algorithm's user."""
+        return [self.outputs, self.logs, self.algorithm_log]
+
+    def binds(self) -> list[str]:
+        """Return bubblewrap's options that make ``/data``."""
+        options = ["--perms", "0755", "--dir", "/data"]
+        for folder in (self.inputs, self.ddos, self.transformations):
+            options += ["--ro-bind", str(folder), f"/data/{folder.name}"]
+        for folder in (self.outputs, self.logs):
+            options += ["--bind", str(folder), f"/data/{folder.name}"]
+        return [*options, "--bind", str(self.algorithm_log), "/data/logs/algorithm.log"]
 
     def create(self) -> None:
         """Make the folders, readable by the algorithm whatever the service's umask."""

@@ -67,7 +67,7 @@ class Sandbox:
     def run(
         self,
         folders: Folders,
-        command: str,
+        command: str | list[str],
         variables: dict[str, str],
         limits: Limits,
         stop_requested: Callable[[], bool],
@@ -75,23 +75,24 @@ class Sandbox:
         """Run a shell command until it ends or has to be ended, its output going to the job's algorithm log.
 
         :param folders: the job's, created
-        :param command: for ``sh -c``, as the operator-engine runs a container's entrypoint
+        :param command: for ``sh -c``, as the operator-engine runs a container's entrypoint; or a program and its
+            arguments
         :param variables: the algorithm's environment besides ``PATH`` and the like
         :param stop_requested: asked several times a second
         :raises OSError: when bubblewrap can't be started at all
         """
         uid = unprivileged_uid(folders.root.name)
         if uid is not None:
-            for path in (folders.outputs, folders.logs, folders.algorithm_log):
+            for path in folders.handed_over:
                 os.chown(path, uid, uid)
-        number = _INSIDE_UID if uid is None else uid
+        number = _INSIDE_UID if uid is None else folders.uid_inside or uid
         folders.accounts.write_text(f"algorithm:x:{number}:{number}::/tmp:/bin/sh\n")
         folders.accounts.chmod(0o644)
         arguments = self._arguments(folders, variables, limits, uid)
         # An ordinary user's first process inside belongs to the same user as the algorithm, which could write to its
         # memory: it must not be able to do more. For root's, confine.py needs calls that the filter refuses.
         whole_filter = seccomp.filter_program() if uid is None else None
-        orders = _orders(command, limits, uid)
+        orders = _orders(command, limits, uid, number)
         run = Run(self._bwrap, arguments, self._confinement, orders, whole_filter, folders, limits)
         return run.until_end(stop_requested)
 
@@ -135,12 +136,7 @@ class Sandbox:
         # Before the system, as the interpreter may itself live below /tmp.
         arguments += ["--perms", "1777", "--size", str(limits.temporary), "--tmpfs", "/tmp"]
         arguments += self._system() + _devices()
-        arguments += ["--perms", "0755", "--dir", "/data"]
-        for folder in (folders.inputs, folders.ddos, folders.transformations):
-            arguments += ["--ro-bind", str(folder), f"/data/{folder.name}"]
-        for folder in (folders.outputs, folders.logs):
-            arguments += ["--bind", str(folder), f"/data/{folder.name}"]
-        arguments += ["--bind", str(folders.algorithm_log), "/data/logs/algorithm.log"]
+        arguments += folders.binds()
         arguments += ["--ro-bind", str(folders.accounts), "/etc/passwd"]
         arguments += ["--chdir", "/", "--remount-ro", "/", "--clearenv"]
         for name, value in {**self._variables(limits), **variables}.items():
@@ -230,7 +226,7 @@ def _devices() -> list[str]:
     return [*arguments, "--remount-ro", "/dev"]
 
 
-def _orders(command: str, limits: Limits, uid: int | None) -> bytes:
+def _orders(command: str | list[str], limits: Limits, uid: int | None, uid_inside: int) -> bytes:
     wanted = {
         "RLIMIT_CORE": 0,
         # Not RLIMIT_AS: threads and libraries reserve far more than they touch.
@@ -244,13 +240,14 @@ def _orders(command: str, limits: Limits, uid: int | None) -> bytes:
     most = {name: resource.getrlimit(getattr(resource, name))[1] for name in wanted}
     orders = {
         "uid": uid,
+        "uid inside": uid_inside,
         "nice": 10,
         "filter": seccomp.filter_program().hex(),
         "limits": {
             name: value if most[name] == resource.RLIM_INFINITY else min(value, most[name])
             for name, value in wanted.items()
         },
-        "command": ["/bin/sh", "-c", command],
+        "command": ["/bin/sh", "-c", command] if isinstance(command, str) else command,
     }
     return json.dumps(orders).encode()
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _INTERVAL = 0.1
 _CHUNK = 64 * 1024
 _MARK = "operator-service: "
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
+FRAME_HEADER = 8
+# Docker's log driver cuts longer lines.
+_LONGEST_FRAME = 16 * 1024
 
 
 class Log:
@@ -38,8 +42,11 @@ class Log:
         self.start = b""
         self.full = False
 
-    def write(self, data: bytes) -> None:
-        """Keep what fits, and say once that the rest does not."""
+    def write(self, data: bytes, stream: int = STANDARD_OUTPUT) -> None:
+        """Keep what fits, and say once that the rest does not.
+
+        :param stream: where it was printed; a log without frames has both in one
+        """
         if self.full:
             return
         if len(self.start) < _CHUNK:
@@ -51,6 +58,10 @@ class Log:
             self.full = True
             self.line("The log is longer than is kept; the rest is left out.")
 
+    def starts_with(self, text: bytes) -> bool:
+        """Say how the algorithm's output begins."""
+        return self.start.startswith(text)
+
     def line(self, text: str) -> None:
         """Add a sentence of the service's own, recognisable as such."""
         os.write(self._descriptor, f"\n{_MARK}{text}\n".encode())
@@ -58,6 +69,55 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+class FramedLog(Log):
+    """The algorithm's log as Docker hands it out: a frame for each line, with its stream and length before it.
+
+    https://docs.docker.com/reference/api/engine/version/v1.43/#tag/Container/operation/ContainerAttach
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        super().__init__(path, limit)
+        self._begun = {STANDARD_OUTPUT: b"", STANDARD_ERROR: b""}
+
+    def write(self, data: bytes, stream: int = STANDARD_OUTPUT) -> None:
+        """Keep the lines that are complete."""
+        *lines, rest = (self._begun[stream] + data).split(b"\n")
+        for line in lines:
+            self._keep(line + b"\n", stream)
+        while len(rest) >= _LONGEST_FRAME:
+            self._keep(rest[:_LONGEST_FRAME], stream)
+            rest = rest[_LONGEST_FRAME:]
+        self._begun[stream] = rest
+
+    def _keep(self, line: bytes, stream: int) -> None:
+        for start in range(0, len(line), _LONGEST_FRAME):
+            part = line[start : start + _LONGEST_FRAME]
+            framed = frame(part, stream)
+            if len(framed) > self._left:
+                self.full = True
+                return
+            super().write(framed, stream)
+
+    def starts_with(self, text: bytes) -> bool:
+        """Say how the first frame's content begins."""
+        return self.start[FRAME_HEADER:].startswith(text)
+
+    def line(self, text: str) -> None:
+        """Add nothing: the log has what the algorithm printed and nothing else."""
+
+    def close(self) -> None:
+        """Keep the last lines, which may have no end, and close the file."""
+        for stream, rest in self._begun.items():
+            if rest and not self.full:
+                self._keep(rest, stream)
+        super().close()
+
+
+def frame(part: bytes, stream: int) -> bytes:
+    """Return a part of a log behind Docker's header of eight bytes."""
+    return bytes((stream, 0, 0, 0)) + len(part).to_bytes(4, "big") + part
 
 
 def _memory_file(name: str, content: bytes) -> int:
@@ -88,12 +148,17 @@ class Run:
         limits: Limits,
     ) -> None:
         self._folders, self._limits = folders, limits
-        self._log = Log(folders.algorithm_log, limits.log)
+        log = FramedLog if folders.framed_log else Log
+        self._log = log(folders.algorithm_log, limits.log)
         self._first: int | None = None
         self._first_handle: int | None = None
         self._status = b""
         self._next_count = 0.0
         self._output, output = os.pipe()
+        self._errors: int | None = None
+        errors = output
+        if folders.framed_log:
+            self._errors, errors = os.pipe()
         self._status_pipe, status = os.pipe()
         options = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
         passed = {"--args": _memory_file("options", options), "--json-status-fd": status}
@@ -110,15 +175,15 @@ class Run:
                 ],
                 stdin=stdin,
                 stdout=output,
-                stderr=output,
+                stderr=errors,
                 env={},  # the first process inside keeps bubblewrap's environment
                 cwd="/",
                 pass_fds=tuple(passed.values()),
             )
         finally:
-            for descriptor in (*passed.values(), stdin, output):
+            for descriptor in {*passed.values(), stdin, output, errors}:
                 os.close(descriptor)
-        for descriptor in (self._output, self._status_pipe):
+        for descriptor in self._pipes():
             os.set_blocking(descriptor, False)
 
     def until_end(self, stop_requested: Callable[[], bool]) -> Outcome:
@@ -141,14 +206,18 @@ class Run:
         finally:
             self._kill()
             self._log.close()
-            for descriptor in (self._output, self._status_pipe, self._first_handle):
-                if descriptor is not None:
-                    os.close(descriptor)
+            for descriptor in self._pipes():
+                os.close(descriptor)
+            if self._first_handle is not None:
+                os.close(self._first_handle)
+
+    def _pipes(self) -> list[int]:
+        return [pipe for pipe in (self._output, self._errors, self._status_pipe) if pipe is not None]
 
     def _relay(self) -> None:
         """Move what was printed to the log, for at most one interval."""
         until = time.monotonic() + _INTERVAL
-        open_pipes = [self._output, self._status_pipe]
+        open_pipes = self._pipes()
         while open_pipes and (left := until - time.monotonic()) > 0:
             for descriptor in select.select(open_pipes, [], [], left)[0]:
                 data = os.read(descriptor, _CHUNK)
@@ -156,6 +225,8 @@ class Run:
                     open_pipes.remove(descriptor)
                 elif descriptor == self._output:
                     self._log.write(data)
+                elif descriptor == self._errors:
+                    self._log.write(data, STANDARD_ERROR)
                 else:
                     self._learn(data)
             if self._log.full:
@@ -205,7 +276,7 @@ class Run:
     def _output_breach(self) -> str:
         limits, folders = self._limits, self._folders
         try:
-            size, files = watchdog.folder_use([folders.outputs, folders.logs], limits.files)
+            size, files = watchdog.folder_use(folders.written, limits.files)
         except watchdog.Unmeasurable as error:
             return f"its output can't be counted, because {error}"
         # What it printed is kept up to a limit of its own; what it appended by itself counts here.
@@ -218,7 +289,7 @@ class Run:
 
     def _natural_end(self) -> Outcome:
         status = self._process.returncode
-        if b'"exit-code"' not in self._status and self._log.start.startswith(b"bwrap: "):
+        if b'"exit-code"' not in self._status and self._log.starts_with(b"bwrap: "):
             return Outcome(None, "sandbox", "The sandbox could not be set up on this machine.")
         breach = self._output_breach()
         if breach:
