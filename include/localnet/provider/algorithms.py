@@ -49,9 +49,11 @@ def with_checksums(provider: Provider, data: dict[str, Any], asset: Asset, servi
     """
     unavailable = Refused({"algorithm": "file_unavailable"})
     checksums = []
-    for content in files_of(provider, asset, service) or [None]:
+    for content in files_of(provider.configuration.private_key, asset, service) or [None]:
         try:
-            details = file_of(provider, content, None).describe(True) or {}
+            details = (
+                file_of(provider.configuration.files, provider.chain, content, None).describe(True) or {}
+            )
         except Refused as error:
             raise unavailable from error
         if not details.get("checksum"):

@@ -41,7 +41,7 @@ def _service(provider: Provider, asset: Asset, service_id: Any) -> Service:
 
 
 def _files(provider: Provider, asset: Asset, service: Service) -> list[Any]:
-    files = files_of(provider, asset, service)
+    files = files_of(provider.configuration.private_key, asset, service)
     if not files:
         raise Refused(f"Provider {provider.network}: Unable to get dataset files")
     return files
@@ -70,7 +70,9 @@ def fileinfo(provider: Provider, call: Call) -> Response:
         files = [data]
     answer = []
     for index, content in enumerate(files):
-        details = file_of(provider, content, data.get("userdata")).describe(bool(data.get("checksum")))
+        details = file_of(
+            provider.configuration.files, provider.chain, content, data.get("userdata")
+        ).describe(bool(data.get("checksum")))
         answer.append(
             {"index": index, "valid": details is not None, "type": content["type"], **(details or {})}
         )
@@ -96,7 +98,12 @@ def initialize(provider: Provider, call: Call) -> Response:
             pass  # not valid any more: quote a new one
     if data.get("fileIndex") is not None:
         content = _file_at(provider, asset, service, data["fileIndex"])
-        if file_of(provider, content, data.get("userdata")).describe(False) is None:
+        if (
+            file_of(provider.configuration.files, provider.chain, content, data.get("userdata")).describe(
+                False
+            )
+            is None
+        ):
             raise Refused(
                 f"Provider {provider.network}: Asset URL not found, not available or invalid. \n"
                 f"Payload was: {data}"
@@ -137,7 +144,7 @@ def download(provider: Provider, call: Call) -> Response:
         ) from error
     check_parameters("userdata", service.consumer_parameters, data.get("userdata"))
     content = _file_at(provider, asset, service, data["fileIndex"])
-    file = file_of(provider, content, data.get("userdata"))
+    file = file_of(provider.configuration.files, provider.chain, content, data.get("userdata"))
     opened = file.open(call.headers.get("range", ""))
     if opened is None:
         raise Refused(f"{prefix}Asset URL not found, not available or invalid.")

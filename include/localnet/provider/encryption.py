@@ -40,19 +40,23 @@ def encrypt(provider: Provider, call: Call) -> Response:
         raise Refused("Missing chainId query parameter.")
     if chain_id != str(provider.chain.chain_id):
         raise Refused("Failed to encrypt.")
-    encrypted = ecies.encrypt(_public_key(provider.configuration.private_key), call.body)
-    return PlainTextResponse("0x" + encrypted.hex(), 201)
+    return PlainTextResponse(encrypted(provider.configuration.private_key, call.body), 201)
 
 
-def decrypted(provider: Provider, document: bytes) -> bytes:
-    """Decrypt what was encrypted for this Provider.
+def encrypted(private_key: str, document: bytes) -> str:
+    """Encrypt a document so that only the holder of the key can read it; 0x-hex."""
+    return "0x" + bytes(ecies.encrypt(_public_key(private_key), document)).hex()
+
+
+def decrypted(private_key: str, document: bytes) -> bytes:
+    """Decrypt what was encrypted for the holder of the key.
 
     :raises ValueError: when it was not
     """
     try:
-        return bytes(ecies.decrypt(provider.configuration.private_key, document))
+        return bytes(ecies.decrypt(private_key, document))
     except Exception as error:  # coincurve and cryptography raise unrelated types for broken input
-        raise ValueError("not encrypted for this Provider") from error
+        raise ValueError("not encrypted for this key") from error
 
 
 def _bytes_of(text: Any) -> bytes:
@@ -124,7 +128,7 @@ def decrypt(provider: Provider, call: Call) -> Response:
     _check_state(provider, nft_address)
     if flags & ENCRYPTED:
         try:
-            document = decrypted(provider, document)
+            document = decrypted(provider.configuration.private_key, document)
         except ValueError as error:
             raise Refused("Failed to decrypt.") from error
     if flags & COMPRESSED:
@@ -145,10 +149,10 @@ def _decompressed(document: bytes) -> bytes:
     return content
 
 
-def files_of(provider: Provider, asset: Asset, service: Service) -> list[Any] | None:
-    """Return a service's file objects, None when they were not encrypted for this Provider and this asset."""
+def files_of(private_key: str, asset: Asset, service: Service) -> list[Any] | None:
+    """Return a service's file objects, None when they were not encrypted for this key and this asset."""
     try:
-        content = json.loads(decrypted(provider, _bytes_of(service.files)))
+        content = json.loads(decrypted(private_key, _bytes_of(service.files)))
         # Until 4.0.0 the list stood alone; since then it names its owner, so that no other asset can carry it.
         if asset.version != "4.0.0":
             same_token = to_checksum_address(content["datatokenAddress"]) == service.datatoken

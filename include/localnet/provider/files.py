@@ -22,7 +22,8 @@ from include.localnet.provider.web import WEB
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from include.localnet.provider.configuration import FileSettings, Provider
+    from include.localnet.ethereum import Chain
+    from include.localnet.provider.configuration import FileSettings
 
 _MAX_REDIRECTS = 5
 _CHUNK = 8192
@@ -65,7 +66,7 @@ class RemoteFile:
         """
         for _ in range(self.settings.request_retries):
             try:
-                response = self._fetched_open(byte_range)
+                response = self.fetch(byte_range)
             except _FAILURES:
                 continue
             if response.is_success:
@@ -106,14 +107,17 @@ class RemoteFile:
 
     @contextlib.contextmanager
     def _fetched(self, byte_range: str) -> Iterator[httpx.Response]:
-        response = self._fetched_open(byte_range)
+        response = self.fetch(byte_range)
         try:
             yield response
         finally:
             response.close()
 
-    def _fetched_open(self, byte_range: str) -> httpx.Response:
-        """Send the request and follow its redirects, each of which must lead to an allowed address."""
+    def fetch(self, byte_range: str) -> httpx.Response:
+        """Send the request and follow its redirects, each of which must lead to an allowed address.
+
+        The caller closes the response, whatever its status is.
+        """
         headers = {
             "Accept-Encoding": "identity",
             **({"Range": byte_range} if byte_range else {}),
@@ -211,9 +215,12 @@ def _gateway_file(kind: str, content: dict[str, Any], common: dict[str, Any], us
     return RemoteFile(kind, url, query=_parameters(userdata), **common)
 
 
-def file_of(provider: Provider, content: Any, userdata: Any) -> RemoteFile | SmartContractCall:
+def file_of(
+    settings: FileSettings, chain: Chain, content: Any, userdata: Any
+) -> RemoteFile | SmartContractCall:
     """Return the file a file object describes (https://docs.oceanprotocol.com/developers/storage).
 
+    :param chain: for calls of contracts
     :param userdata: the consumer's parameters for it
     :raises Refused: when the object is none of a known kind
     :raises Unavailable: when the kind's gateway is not configured
@@ -224,8 +231,7 @@ def file_of(provider: Provider, content: Any, userdata: Any) -> RemoteFile | Sma
         raise Refused("malformed file object.")
     kind = content.get("type")
     if kind == "smartcontract":
-        return SmartContractCall.of(provider.chain, content, userdata)
-    settings = provider.configuration.files
+        return SmartContractCall.of(chain, content, userdata)
     headers = content.get("headers") or {}
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
         raise Refused("malformed file object.")

@@ -83,7 +83,7 @@ def _check_service(
         if index == 0:
             raise Refused({f"{resource}.serviceId": "main_service_compute"})
         return
-    if not files_of(provider, asset, service):
+    if not files_of(provider.configuration.private_key, asset, service):
         raise Refused({f"{resource}.serviceId": "compute_services_not_in_same_provider"})
     problem = trust_problem(service, algorithm)
     if problem:
