@@ -99,7 +99,7 @@ def up(teardown: Teardown, port: int = 8080) -> int:
 
 
 def _check_network(settings: NetworkSettings) -> None:
-    ended = [part for part in network.PARTS if part not in network.running_parts(settings)]
+    ended = [part for part in network.parts_of(settings) if part not in network.running_parts(settings)]
     if ended:
         raise network.NetworkError(
             f"{', '.join(ended)} of the local network ended; see the logs in {settings.home / 'logs'}"

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import httpx
 
 from include.localnet import network
-from include.localnet.accounts import ALICE, BOB, CARLOS, DEPLOYER, PROVIDER
+from include.localnet.accounts import ALICE, BOB, CARLOS, DEPLOYER, NODE, PROVIDER
 from include.localnet.chain import AnvilNotFound
 from include.localnet.contracts import DeploymentError
 from include.localnet.ethereum import RpcError
 from include.localnet.processes import signals_deferred
-from include.localnet.settings import NetworkSettings, choose_ports, default_home, port_is_free
+from include.localnet.settings import STACKS, NetworkSettings, choose_ports, default_home, port_is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,13 +49,19 @@ def _parser() -> argparse.ArgumentParser:
         "--base-port",
         type=int,
         metavar="N",
-        help="first of five consecutive ports, 0 for any free ones (default: the last time's, at first barge's)",
+        help="first of six consecutive ports, 0 for any free ones (default: the last time's, at first barge's)",
     )
     up.add_argument(
         "--block-time",
         type=int,
         metavar="S",
         help="seconds between blocks, 0 to mine each transaction at once (default: the last time's, at first 0)",
+    )
+    up.add_argument(
+        "--stack",
+        choices=tuple(STACKS),
+        help="generation of Ocean's services: provider (Provider, Aquarius, operator-service), node (Ocean Node), or "
+        "both over one chain (default: the last time's, at first provider)",
     )
     up.add_argument("--foreground", action="store_true", help="stay until Ctrl-C, then bring it down again")
     commands.add_parser("down", parents=[home], help="stop the network and keep its state")
@@ -66,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def resolve_settings(
-    home: Path, base_port: int | None = None, block_time: int | None = None, fresh: bool = False
+    home: Path,
+    base_port: int | None = None,
+    block_time: int | None = None,
+    fresh: bool = False,
+    stack: str | None = None,
 ) -> NetworkSettings:
     """Return the settings for an ``up``: what is asked for, else what the home folder remembers, else barge's.
 
@@ -74,6 +84,7 @@ def resolve_settings(
         because published assets name the Provider's URL
     :param block_time: seconds between blocks, 0 to mine each transaction at once, None for what is remembered
     :param fresh: the network will be stopped and erased first
+    :param stack: a key of :data:`include.localnet.settings.STACKS`, None for what is remembered
     :raises ValueError: when an option is out of range
     """
     if block_time is not None and block_time < 0:
@@ -87,7 +98,7 @@ def resolve_settings(
     elif saved and base_port:
         ports = choose_ports(base_port)
     interval = (block_time or None) if block_time is not None else (saved.block_time if saved else None)
-    return NetworkSettings(home, ports, interval)
+    return NetworkSettings(home, ports, interval, stack or (saved.stack if saved else "provider"))
 
 
 def _saved_settings(home: Path) -> NetworkSettings:
@@ -115,20 +126,30 @@ def connection(account: Account, settings: NetworkSettings) -> str:
     )
 
 
+def _stack_exports(settings: NetworkSettings) -> dict[str, str]:
+    variables = {}
+    if "provider" in settings.services:
+        variables["OCEAN_OPERATOR_URL"] = settings.operator_url
+        variables["PROVIDER_PRIVATE_KEY"] = PROVIDER.private_key
+    if "node" in settings.services:
+        variables["OCEAN_NODE_URL"] = settings.node_url
+        variables["NODE_PRIVATE_KEY"] = NODE.private_key
+    return variables
+
+
 def exports(settings: NetworkSettings) -> dict[str, str]:
     """Return the environment variables that ocean.py's documentation, its tests and this project read."""
     return {
         "OCEAN_RPC_URL": settings.rpc_url,
         "OCEAN_PROVIDER_URL": settings.provider_url,
         "OCEAN_METADATA_CACHE_URL": settings.metadata_cache_url,
-        "OCEAN_OPERATOR_URL": settings.operator_url,
+        **_stack_exports(settings),
         "OCEAN_FILES_URL": settings.files_url,
         "ADDRESS_FILE": str(settings.address_file),
         "TEST_PRIVATE_KEY1": ALICE.private_key,
         "TEST_PRIVATE_KEY2": BOB.private_key,
         "TEST_PRIVATE_KEY3": CARLOS.private_key,
         "FACTORY_DEPLOYER_PRIVATE_KEY": DEPLOYER.private_key,
-        "PROVIDER_PRIVATE_KEY": PROVIDER.private_key,
         "AIRFLOW_CONN_OCEAN_ALICE": connection(ALICE, settings),
         "AIRFLOW_CONN_OCEAN_BOB": connection(BOB, settings),
     }
@@ -156,7 +177,9 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _up_interruptible(arguments: argparse.Namespace) -> int:
-    settings = resolve_settings(arguments.home, arguments.base_port, arguments.block_time, arguments.fresh)
+    settings = resolve_settings(
+        arguments.home, arguments.base_port, arguments.block_time, arguments.fresh, arguments.stack
+    )
     started = network.up(settings, fresh=arguments.fresh, report=lambda line: print(line, flush=True))
     home = shlex.quote(str(settings.home))
     option = "" if settings.home == default_home() else f" --home {home}"

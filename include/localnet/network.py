@@ -15,24 +15,28 @@ from typing import TYPE_CHECKING
 import httpx
 
 from include.localnet import chain
-from include.localnet.accounts import AQUARIUS, COMPUTE, PROVIDER
+from include.localnet.accounts import AQUARIUS, COMPUTE, NODE, PROVIDER
 from include.localnet.contracts import ensure_deployed
 from include.localnet.ethereum import RpcError
 from include.localnet.processes import ProcessTable, memory_of, signals_deferred
-from include.localnet.settings import HOST, PROJECT, NetworkSettings, port_is_free
+from include.localnet.settings import HOST, PROJECT, STACKS, NetworkSettings, port_is_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 CHAIN = "chain"
-SERVICES = ("operator_service", "provider", "aquarius", "files")
-PARTS = (CHAIN, *SERVICES)
+ALL_SERVICES = STACKS["both"]
 
 _READY_SECONDS = 60.0
 _LOCK_SECONDS = 60.0
 # A part that was killed a moment ago may hold its port until the system has cleared it away.
 _PORT_SECONDS = 1.0
+
+
+def parts_of(settings: NetworkSettings) -> tuple[str, ...]:
+    """Return the names of the parts that a network consists of."""
+    return (CHAIN, *settings.services)
 
 
 class NetworkError(Exception):
@@ -81,6 +85,7 @@ def _environment(part: str, settings: NetworkSettings) -> dict[str, str]:
             "OPERATOR_SERVICE_URL": settings.operator_url,
         },
         "operator_service": {**on_chain, "COMPUTE_PRIVATE_KEY": COMPUTE.private_key},
+        "node": {**on_chain, "PRIVATE_KEY": NODE.private_key},
         "files": {
             "FILES_ROOTS": os.pathsep.join([str(settings.files_folder), str(PROJECT / "include" / "branin")])
         },
@@ -126,7 +131,7 @@ def _locked(home: Path) -> Iterator[None]:
 def running_parts(settings: NetworkSettings) -> list[str]:
     """Return the names of the parts whose processes run."""
     table = ProcessTable(settings.home)
-    return [part for part in PARTS if table.running(part)]
+    return [part for part in (CHAIN, *ALL_SERVICES) if table.running(part)]
 
 
 def _check_ports(parts: list[str], settings: NetworkSettings) -> None:
@@ -186,7 +191,7 @@ def up(
     settings: NetworkSettings,
     *,
     fresh: bool = False,
-    services: tuple[str, ...] = SERVICES,
+    services: tuple[str, ...] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Bring up what does not run yet, and return the names of the parts that were started.
@@ -194,7 +199,7 @@ def up(
     When one of them fails, or on an interruption, those started by this call are stopped again.
 
     :param fresh: stop what runs and delete the network's state first
-    :param services: the parts wanted besides the chain
+    :param services: the parts wanted besides the chain; by default those of the settings' stack
     :param report: called with a line for each part that is ready
     :raises NetworkError: when a port is taken, a part does not come up, or the home folder is busy
     """
@@ -205,10 +210,11 @@ def up(
             _erase(settings)
         if running_parts(settings) and NetworkSettings.load(settings.home) != settings:
             raise NetworkError(
-                f"the network in {settings.home} is running with other ports or another block time: bring it "
-                "`down` first, or leave these options out"
+                f"the network in {settings.home} is running with other ports, another block time or another stack: "
+                "bring it `down` first, or leave these options out"
             )
-        missing = [part for part in (CHAIN, *services) if not table.running(part)]
+        wanted = settings.services if services is None else services
+        missing = [part for part in (CHAIN, *wanted) if not table.running(part)]
         if not missing:
             return []
         _check_ports(missing, settings)
@@ -231,10 +237,10 @@ def up(
 
 
 def _stop(table: ProcessTable) -> list[str]:
-    running = [part for part in PARTS if table.running(part)]
+    running = [part for part in (CHAIN, *ALL_SERVICES) if table.running(part)]
     # The services first: each may have something to finish that needs the chain.
     with signals_deferred():
-        table.stop(SERVICES)
+        table.stop(ALL_SERVICES)
         table.stop([CHAIN])
     return running
 
@@ -254,7 +260,7 @@ def status(settings: NetworkSettings) -> list[PartStatus]:
     """Return how each part is."""
     table = ProcessTable(settings.home)
     found = []
-    for part in PARTS:
+    for part in parts_of(settings):
         record = table.running(part)
         found.append(
             PartStatus(
@@ -284,11 +290,12 @@ def watch(settings: NetworkSettings, interval: float = 1.0) -> None:
     :raises NetworkError: when a part dies
     """
     table = ProcessTable(settings.home)
+    parts = parts_of(settings)
     while True:
-        if any(table.running(part) is None for part in PARTS):
+        if any(table.running(part) is None for part in parts):
             # With the lock no other command is half-way through stopping or starting the parts.
             with _locked(settings.home):
-                ended = [part for part in PARTS if table.running(part) is None]
+                ended = [part for part in parts if table.running(part) is None]
                 died = [part for part in ended if not table.was_stopped(part)]
             if died:
                 raise NetworkError(_failure(died[0], "has died", table))

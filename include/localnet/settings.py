@@ -15,7 +15,21 @@ CHAIN_ID = 8996
 NETWORK_NAME = "development"
 
 # In the order in which --base-port counts them; the numbers are barge's, the file server's is our own.
-DEFAULT_PORTS = {"chain": 8545, "aquarius": 5000, "provider": 8030, "operator_service": 8050, "files": 8060}
+DEFAULT_PORTS = {
+    "chain": 8545,
+    "aquarius": 5000,
+    "provider": 8030,
+    "operator_service": 8050,
+    "files": 8060,
+    "node": 8001,
+}
+
+# The parts beside the chain, by the generation of services that is wanted.
+STACKS = {
+    "provider": ("operator_service", "provider", "aquarius", "files"),
+    "node": ("node", "files"),
+    "both": ("operator_service", "provider", "aquarius", "node", "files"),
+}
 
 # Below the ports that Linux and macOS hand out to outgoing connections, so that none of those takes one in between.
 _FREE_PORTS = range(20000, 32000)
@@ -65,11 +79,18 @@ class NetworkSettings:
     :param home: folder of all its state
     :param ports: TCP port of each part
     :param block_time: seconds between blocks; None mines a block for each transaction at once
+    :param stack: a key of :data:`STACKS`
     """
 
     home: Path
     ports: dict[str, int]
     block_time: int | None = None
+    stack: str = "provider"
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The parts beside the chain."""
+        return STACKS[self.stack]
 
     def url(self, part: str) -> str:
         """Return a part's URL."""
@@ -82,13 +103,18 @@ class NetworkSettings:
 
     @property
     def metadata_cache_url(self) -> str:
-        """Aquarius."""
-        return self.url("aquarius")
+        """Aquarius; Ocean Node where that is the only generation."""
+        return self.node_url if self.stack == "node" else self.url("aquarius")
 
     @property
     def provider_url(self) -> str:
-        """The Provider."""
-        return self.url("provider")
+        """The Provider; Ocean Node where that is the only generation."""
+        return self.node_url if self.stack == "node" else self.url("provider")
+
+    @property
+    def node_url(self) -> str:
+        """Ocean Node, which is Provider, metadata cache and compute in one."""
+        return self.url("node")
 
     @property
     def operator_url(self) -> str:
@@ -129,13 +155,16 @@ class NetworkSettings:
         path = home / "network.json"
         try:
             content = json.loads(path.read_text())
-            ports = {name: int(content["ports"][name]) for name in DEFAULT_PORTS}
+            # A home written before there was a node has no port for it.
+            ports = {name: int((DEFAULT_PORTS | content["ports"])[name]) for name in DEFAULT_PORTS}
             block_time = content["block_time"]
+            stack = content.get("stack", "provider")
+            STACKS[stack]
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): delete it, then run `up` again") from error
-        return cls(home=home, ports=ports, block_time=block_time)
+        return cls(home=home, ports=ports, block_time=block_time, stack=stack)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -61,10 +61,13 @@ class Decryptor:
     :param private_key: Aquarius' key, which signs the requests to Providers
     """
 
+    #: The status of a Provider's answer that is the document.
+    decrypted_status = 201
+
     def __init__(self, private_key: str, chain_id: int) -> None:
-        self._key = private_key
-        self._address: str = Account.from_key(private_key).address
-        self._chain_id = chain_id
+        self.key = private_key
+        self.address: str = Account.from_key(private_key).address
+        self.chain_id = chain_id
         self._resting: dict[str, float] = {}
         # A connection kept open would fail the first request after the Provider was restarted.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -98,7 +101,7 @@ class Decryptor:
         status, content = self._ask(url, event)
         if status == 403:
             raise RefusedError(f"403, response={content[:500]!r}")
-        if status != 201:
+        if status != self.decrypted_status:
             raise UndecryptedError(
                 f"Provider exception on decrypt DDO. Status:{status},  {content[:500]!r}\n provider URL={url}"
             )
@@ -109,15 +112,16 @@ class Decryptor:
             )
         return _parsed(content)
 
-    def _payload(self, event: Event) -> dict[str, Any]:
+    def payload(self, event: Event) -> dict[str, Any]:
+        """Return the signed request for a document."""
         nonce = str(time.time_ns())
-        message = f"{event.transaction}{self._address}{self._chain_id}{nonce}"
+        message = f"{event.transaction}{self.address}{self.chain_id}{nonce}"
         return {
             "transactionId": event.transaction,
-            "chainId": self._chain_id,
-            "decrypterAddress": self._address,
+            "chainId": self.chain_id,
+            "decrypterAddress": self.address,
             "dataNftAddress": event.address,
-            "signature": sign_message(message, self._key),
+            "signature": sign_message(message, self.key),
             "nonce": nonce,
         }
 
@@ -125,7 +129,7 @@ class Decryptor:
         deadline = time.monotonic() + _TIMEOUT
         content = bytearray()
         try:
-            with self._http.stream("POST", url, json=self._payload(event)) as response:
+            with self._http.stream("POST", url, json=self.payload(event)) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > _MAX_DOCUMENT:

@@ -45,6 +45,7 @@ class Indexer:
     :param private_key: Aquarius' key, for its requests to Providers
     :param publishers: see :class:`EventProcessor`
     :param validators: see :class:`EventProcessor`
+    :param interval: seconds between two looks at the chain
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Indexer:
         *,
         publishers: set[str],
         validators: set[str],
+        interval: float = _INTERVAL,
     ) -> None:
         self._store = store
+        self._interval = interval
         self._rpc_url = rpc_url
         self._address_file = address_file
         self._key = private_key
@@ -81,7 +84,7 @@ class Indexer:
             try:
                 follower = self._connected()
                 backoff = _INTERVAL
-                while not self._stopping.wait(_INTERVAL):
+                while not self._stopping.wait(self._interval):
                     follower.step()
             except (httpx.HTTPError, RpcError, NetworkUnknownError, ChainMovedError, ValueError) as error:
                 log.warning(
@@ -97,17 +100,20 @@ class Indexer:
         addresses = Addresses.read(self._address_file, chain.chain_id)
         self._store.adopt(chain.chain_id, addresses.factory, addresses.start_block)
         contracts = OceanContracts(chain, addresses)
-        processor = EventProcessor(
-            self._store,
-            contracts,
-            Decryptor(self._key, chain.chain_id),
-            publishers=self._publishers,
-            validators=self._validators,
-        )
+        processor = self._processor(contracts)
         log.info(
             "following chain %s at %s from block %s", chain.chain_id, self._rpc_url, addresses.start_block
         )
         return Follower(self._store, contracts, processor, self._stopping)
+
+    def _processor(self, contracts: OceanContracts) -> EventProcessor:
+        return EventProcessor(
+            self._store,
+            contracts,
+            Decryptor(self._key, contracts.chain.chain_id),
+            publishers=self._publishers,
+            validators=self._validators,
+        )
 
 
 class Follower:

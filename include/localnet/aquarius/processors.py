@@ -86,7 +86,7 @@ class EventProcessor:
         self._publishers = publishers
         self._validators = validators
         self._chain = contracts.chain
-        self._chain_id = contracts.chain.chain_id
+        self.chain_id = contracts.chain.chain_id
 
     def prepare(self, event: Event) -> Write:
         """Return what an event changes.
@@ -107,7 +107,7 @@ class EventProcessor:
     # --- metadata --------------------------------------------------------------------------------
 
     def _metadata(self, event: Event) -> Write:
-        did = did_of(event.address, self._chain_id)
+        did = did_of(event.address, self.chain_id)
         stored = self._store.asset(did)
         position = Position(event.block, event.index)
         if stored and (
@@ -127,17 +127,17 @@ class EventProcessor:
             document["stats"]["orders"] = self._store.order_count(connection, event.address)
             self._store.put_asset(connection, did, event.address, document, position)
             self._store.put_did_state(
-                connection, did, event.address, self._chain_id, event.transaction, error=None
+                connection, did, event.address, self.chain_id, event.transaction, error=None
             )
             self._store.touch(connection, event.address, event.block)
-            log.info("DDO saved: did=%s, chainId=%s, block=%s", did, self._chain_id, event.block)
+            log.info("DDO saved: did=%s, chainId=%s, block=%s", did, self.chain_id, event.block)
 
         return write
 
     def _refused(self, event: Event, did: str, reason: str) -> Write:
         def write(connection: Connection) -> None:
             self._store.put_did_state(
-                connection, did, event.address, self._chain_id, event.transaction, error=reason
+                connection, did, event.address, self.chain_id, event.transaction, error=reason
             )
             self._store.touch(connection, event.address, event.block)
 
@@ -165,7 +165,7 @@ class EventProcessor:
         sender = to_checksum_address(receipt["from"])
         if known is None and self._publishers and sender not in self._publishers:
             raise RefusedError(f"Sender {sender} is not in ALLOWED_PUBLISHERS.")
-        self._check_ddo(ddo, event.address)
+        self.check_ddo(ddo, event.address)
         return _without_deleted(self._with_aquarius_fields(ddo, event, sender, did, known))
 
     def _check_proofs(self, receipt: dict[str, Any]) -> None:
@@ -175,11 +175,15 @@ class EventProcessor:
         if not {proof.arguments["validator"] for proof in proofs} & self._validators:
             raise RefusedError("Failed to validate metadata_proofs")
 
-    def _check_ddo(self, ddo: dict[str, Any], nft: str) -> None:
+    def check_ddo(self, ddo: dict[str, Any], nft: str) -> None:
+        """Refuse a DDO that may not be indexed.
+
+        :raises RefusedError: with what is wrong with it
+        """
         if not ddo.get("version"):
             raise RefusedError("DDO has no version.")
         try:
-            errors = validation_errors(ddo, self._chain_id, nft)
+            errors = validation_errors(ddo, self.chain_id, nft)
         except UnknownSchemaError as error:
             raise RefusedError(str(error)) from error
         if errors:
@@ -226,7 +230,7 @@ class EventProcessor:
     # --- what else happens to a data NFT ---------------------------------------------------------
 
     def _state(self, event: Event) -> Write:
-        did = did_of(event.address, self._chain_id)
+        did = did_of(event.address, self.chain_id)
         stored = self._store.asset(did)
         complete = stored is not None and "id" in stored.document
         if not complete and self._contracts.is_nft(event.address):
@@ -239,7 +243,7 @@ class EventProcessor:
         return self._refreshed_nft(event)
 
     def _refreshed_nft(self, event: Event) -> Write:
-        did = did_of(event.address, self._chain_id)
+        did = did_of(event.address, self.chain_id)
         if self._store.asset(did) is None:
             return _nothing
         facts = self._contracts.nft_facts(event.address)
@@ -274,7 +278,7 @@ class EventProcessor:
 
     def _priced(self, event: Event, datatoken: str | None) -> Write:
         nft = self._contracts.nft_of(datatoken) if datatoken else None
-        stored = self._store.asset(did_of(nft, self._chain_id)) if nft else None
+        stored = self._store.asset(did_of(nft, self.chain_id)) if nft else None
         if nft is None or stored is None:
             return _nothing
         price = self._contracts.price([entry["address"] for entry in stored.document["datatokens"]])
@@ -286,7 +290,7 @@ class EventProcessor:
         return self._changed(nft, event.block, change)
 
     def _changed(self, nft: str, block: int, change: Any) -> Write:
-        did = did_of(nft, self._chain_id)
+        did = did_of(nft, self.chain_id)
 
         def write(connection: Connection) -> None:
             stored = self._store.asset(did, connection)

@@ -99,17 +99,19 @@ def environments_on_offer() -> dict[str, Environment]:
     return {environment.name: environment for environment in offered}
 
 
-def network_addresses(address_file: Path) -> dict[str, Any]:
+def network_addresses(address_file: Path, *contracts: str) -> dict[str, Any]:
     """Return chain id and contract addresses of the development network.
 
+    :param contracts: names of the contracts besides OCEAN
     :raises SystemExit: when the file lacks them
     """
+    names = ("chainId", "Ocean", *contracts)
     try:
         entry: dict[str, Any] = json.loads(address_file.read_text())[NETWORK]
-        return {"chainId": entry["chainId"], "Ocean": entry["Ocean"]}
+        return {name: entry[name] for name in names}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(
-            f"ADDRESS_FILE {address_file} gives no chainId and Ocean address of the network {NETWORK!r} "
+            f"ADDRESS_FILE {address_file} gives no {', '.join(names)} of the network {NETWORK!r} "
             f"({type(error).__name__}: {error}); `python -m include.localnet up` writes it"
         ) from error
 

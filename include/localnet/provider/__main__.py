@@ -9,7 +9,7 @@ from include.localnet.provider.configuration import Configuration
 from include.localnet.service import ServiceSettings, serve
 
 
-class _WithoutQuery(logging.Filter):
+class WithoutQuery(logging.Filter):
     """Cuts the query off uvicorn's access lines: it carries signatures and tokens."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -23,7 +23,7 @@ class _WithoutQuery(logging.Filter):
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     settings = ServiceSettings.from_environment()
-    logging.getLogger("uvicorn.access").addFilter(_WithoutQuery())
+    logging.getLogger("uvicorn.access").addFilter(WithoutQuery())
     serve(build_app(Configuration.from_environment(settings.state)), settings)
 
 

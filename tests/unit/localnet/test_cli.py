@@ -18,7 +18,8 @@ import httpx
 import psutil
 import pytest
 
-from include.localnet import cli, network
+from include.localnet import cli
+from include.localnet.network import parts_of as parts_of_settings
 from include.localnet.accounts import ALICE, BOB, CARLOS, DEPLOYER
 from include.localnet.processes import ProcessTable
 from include.localnet.settings import DEFAULT_PORTS, HOST, PROJECT, NetworkSettings, choose_ports
@@ -104,14 +105,14 @@ def test_status_of_a_running_network(shared_home: Path) -> None:
     content = json.loads(result.stdout)
     assert content["running"] is True
     assert content["block"] > 0
-    assert set(content["parts"]) == set(network.PARTS)
+    assert set(content["parts"]) == set(PARTS)
     for part in content["parts"].values():
         assert psutil.pid_exists(part["pid"])
         assert part["memory"] > 1
     assert content["memory"] < 500
 
     text = run(shared_home, "status").stdout
-    assert text.count("running") == len(network.PARTS)
+    assert text.count("running") == len(PARTS)
 
 
 def test_the_environment_survives_a_shell(shared_home: Path) -> None:
@@ -188,12 +189,12 @@ def test_two_networks_side_by_side_then_down(shared_home: Path, home: Path) -> N
     taken = {part["pid"] for part in parts_of(shared_home).values()}
     result = run(home, "up", "--base-port", "0")
     assert result.returncode == 0, result.stderr
-    assert len(processes_of(home)) >= len(network.PARTS)
+    assert len(processes_of(home)) >= len(PARTS)
     assert taken.isdisjoint({part["pid"] for part in parts_of(home).values()})
 
     result = run(home, "down")
     assert result.returncode == 0
-    assert all(part in result.stdout for part in network.PARTS)
+    assert all(part in result.stdout for part in PARTS)
     assert processes_of(home) == []
     assert run(shared_home, "status").returncode == 0
     assert run(home, "status").returncode == 3
@@ -349,12 +350,12 @@ def test_ports_are_barges_unless_told_otherwise(tmp_path: Path) -> None:
         "operator_service": 8050,
         "files": 8060,
     }
-    assert list(ports(base_port=9000).values()) == [9000, 9001, 9002, 9003, 9004]
-    assert len(set(ports(base_port=0).values())) == 5
+    assert list(ports(base_port=9000).values()) == list(range(9000, 9006))
+    assert len(set(ports(base_port=0).values())) == 6
     NetworkSettings(tmp_path, choose_ports(9000), block_time=5).save()
     assert cli.resolve_settings(tmp_path) == NetworkSettings(tmp_path, choose_ports(9000), 5)
     assert cli.resolve_settings(tmp_path, block_time=0).block_time is None
-    assert list(ports(base_port=9100).values()) == [9100, 9101, 9102, 9103, 9104]
+    assert list(ports(base_port=9100).values()) == list(range(9100, 9106))
     with socket.socket() as other:
         other.bind((HOST, 0))
         other.listen()
