@@ -18,6 +18,7 @@ import signal
 import threading
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow_ocean.artifacts import Artifact, Manifest
 from tests.e2e.fault_drawing import PICTURE, draw
 from tests.e2e.fault_report import CaseResult, FaultReport
-from tests.e2e.fault_scenarios import SCENARIOS, Case, Scenario
+from tests.e2e.fault_scenarios import FETCH, SCENARIOS, Case, Scenario
 from tests.e2e.fault_world import World
 from tests.support.fault_proxy import Fault
 from tests.support.task_runner import FinishedTask, Task, TaskRunner
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from include.localnet.settings import NetworkSettings
+    from tests.support.fault_proxy import Request
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(4 * 3600)]
 
@@ -103,6 +105,7 @@ class Faulty:
     def __init__(self, world: World, scenario: Scenario, folder: Path, report: FaultReport) -> None:
         self.world, self.scenario, self.folder, self.report = world, scenario, folder, report
         self.requests = 0
+        self.attempts: list[list[Request]] = []
         self._numbers = itertools.count()
 
     def run(self, strikes: Strikes) -> CaseResult:
@@ -113,6 +116,7 @@ class Faulty:
         began = time.monotonic()
         result = CaseResult(self.scenario.name, self.scenario.operator)
         self.world.proxy.struck.clear()
+        self.attempts.clear()
         runner = self._runner(case, folder, strikes)
         try:
             finished = runner.run()
@@ -141,6 +145,7 @@ class Faulty:
         def arm(attempt: int) -> None:
             faults = dict([strikes[attempt - 1]]) if attempt <= len(strikes) else {}
             proxy.arm(faults, self.scenario.retry_after)
+            self.attempts.append(proxy.requests)
 
         task = Task(
             self.scenario.operator,
@@ -201,6 +206,43 @@ def test_everything_is_there_exactly_once(
         cases.append([(1 + chance.randrange(faulty.requests), chance.choice(list(Fault))) for _ in range(2)])
     failed = [result for result in map(faulty.run, cases) if result.problem]
     assert not failed, "\n\n".join(str(result) for result in failed)
+
+
+def _downloads(requests: list[Request]) -> list[str]:
+    """Return the results that were asked for, by their number in the job."""
+    urls = [urlsplit(request.path) for request in requests]
+    return [parse_qs(url.query)["index"][0] for url in urls if "computeResult" in url.path]
+
+
+def test_a_fetch_goes_on_with_what_is_missing(world: World, tmp_path: Path, report: FaultReport) -> None:
+    (scenario,) = [scenario for scenario in SCENARIOS if scenario.operator == FETCH]
+    faulty = Faulty(world, scenario, tmp_path, report)
+    measured = faulty.run([])
+    assert measured.problem is None, measured.problem
+    whole, cleared = map(_downloads, faulty.attempts)
+    assert len(whole) == len(set(whole)) > 2
+    assert cleared == []
+    (last,) = [
+        number for number, request in enumerate(faulty.attempts[0], 1) if _downloads([request]) == whole[-1:]
+    ]
+    interrupted = faulty.run([(last, Fault.KILL_WITHIN)])
+    assert interrupted.problem is None, interrupted.problem
+    first, second = map(_downloads, faulty.attempts)
+    assert (first, second) == (whole, whole[-1:])
+
+
+def test_a_file_that_was_damaged_is_fetched_again(world: World, tmp_path: Path, report: FaultReport) -> None:
+    (scenario,) = [scenario for scenario in SCENARIOS if scenario.operator == FETCH]
+    faulty = Faulty(world, scenario, tmp_path, report)
+    case = scenario.prepare(world, tmp_path)
+    runner = faulty._runner(case, tmp_path, [])
+    runner.run()
+    (large,) = tmp_path.rglob("*-large")
+    large.write_bytes(large.read_bytes()[:-1])
+    case.verify(runner.run())
+    runner.close()
+    world.proxy.watch()
+    assert _downloads(faulty.attempts[-1]) == [large.name.split("-")[0]]
 
 
 @pytest.mark.parametrize("dies", ["before", "middle", "saving", "saved"])

@@ -17,11 +17,21 @@ from airflow_ocean.c2d.specs import (
     ComputePolicy,
     Credentials,
     Pricing,
-    closed,
+)
+from airflow_ocean.c2d.trust import (
+    ALGORITHMS,
+    PUBLISHERS,
+    AllowResult,
+    Trust,
+    trusting_algorithm,
+    trusting_publisher,
+    without,
 )
 from airflow_ocean.c2d.units import parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.transactions import MinedTransaction
 
@@ -97,14 +107,6 @@ class PublishedAsset:
     transactions: list[str]
 
 
-@dataclass(frozen=True)
-class AllowResult:
-    """What changing a dataset's trust made; no transaction when it was so already."""
-
-    did: str
-    transactions: list[str]
-
-
 def parse_asset(ddo: dict[str, Any]) -> Asset:
     """Read an asset out of its indexed DDO.
 
@@ -142,6 +144,7 @@ class Assets:
 
     def __init__(self, client: OceanClient) -> None:
         self._client = client
+        self._trust = Trust(client)
 
     def resolve(self, did: str) -> Asset:
         """Return an indexed asset.
@@ -184,7 +187,7 @@ class Assets:
         did = did_of(nft_address, self._client.chain_id)
         described = self._client.transactions.resume("set metadata")
         if described is None:
-            described = self._write_metadata(
+            described = self.write_metadata(
                 "set metadata", self._build_ddo(spec, did, nft_address, datatoken_address)
             )
         self._client.services().wait_until_indexed(did, described.hash, described.block, INDEX_TIMEOUT)
@@ -303,16 +306,23 @@ class Assets:
             service["consumerParameters"] = list(spec.consumer_parameters)
         return service
 
-    def _write_metadata(
-        self, step: str, ddo: dict[str, Any], provider_url: str | None = None
+    def write_metadata(
+        self,
+        step: str,
+        ddo: dict[str, Any],
+        provider_url: str | None = None,
+        check: Callable[[], None] | None = None,
     ) -> MinedTransaction:
-        """Put a DDO on the chain."""
+        """Put a DDO on the chain.
+
+        :param check: see :meth:`Transactions.step`
+        """
         from airflow_ocean.c2d import oceanlib
 
         services = self._client.services(provider_url)
         document = services.prepare_metadata(ddo)
         nft = oceanlib.DataNFT(self._client.ocean_config, ddo["nftAddress"])
-        with self._client.transactions.step(step) as tx:
+        with self._client.transactions.step(step, check) as tx:
             nft.setMetaData(
                 STATE_ACTIVE,
                 document.decryptor_url,
@@ -339,59 +349,29 @@ class Assets:
         :raises TransactionRevertedError: when the wallet may not change the dataset's metadata; nothing was sent
         """
         self._one_of(algorithm_did, publisher)
-        dataset = self.resolve(dataset_did)
-        policy = self._policy(dataset)
         if publisher:
-            trusted = policy.setdefault("publisherTrustedAlgorithmPublishers", [])
-            address = parse_address(publisher, "publisher")
-            if any(address.lower() == known.lower() for known in trusted):
-                return self._unchanged(dataset)
-            trusted.append(address)
-        else:
-            entry = self._trusted_entry(self.resolve(str(algorithm_did)))
-            algorithms = policy.setdefault("publisherTrustedAlgorithms", [])
-            if entry in algorithms:
-                return self._unchanged(dataset)
-            algorithms[:] = [known for known in algorithms if known.get("did") != entry["did"]]
-            algorithms.append(entry)
-        return self._update(dataset)
+            return self._trust.change(dataset_did, trusting_publisher(parse_address(publisher, "publisher")))
+        entry = self._trusted_entry(self.resolve(str(algorithm_did)))
+        return self._trust.change(dataset_did, trusting_algorithm(entry))
 
     def revoke_algorithm(
         self, dataset_did: str, *, algorithm_did: str | None = None, publisher: str | None = None
     ) -> AllowResult:
         """Take back what :meth:`allow_algorithm` gave; running jobs go on, and who trusts nobody is open to nobody."""
         self._one_of(algorithm_did, publisher)
-        dataset = self.resolve(dataset_did)
-        policy = self._policy(dataset)
         if publisher:
-            name, address = (
-                "publisherTrustedAlgorithmPublishers",
-                parse_address(publisher, "publisher").lower(),
+            address = parse_address(publisher, "publisher").lower()
+            return self._trust.change(
+                dataset_did, without(PUBLISHERS, lambda known: known.lower() == address)
             )
-            kept = [known for known in policy.get(name, []) if known.lower() != address]
-        else:
-            name = "publisherTrustedAlgorithms"
-            kept = [known for known in policy.get(name, []) if known.get("did") != algorithm_did]
-        if len(kept) == len(policy.get(name, [])):
-            return self._unchanged(dataset)
-        policy[name] = kept
-        return self._update(dataset)
+        return self._trust.change(
+            dataset_did, without(ALGORITHMS, lambda known: known.get("did") == algorithm_did)
+        )
 
     @staticmethod
     def _one_of(algorithm_did: str | None, publisher: str | None) -> None:
         if (algorithm_did is None) == (publisher is None):
             raise InvalidInputError("give either algorithm_did or publisher, not both and not none")
-
-    @staticmethod
-    def _policy(dataset: Asset) -> dict[str, Any]:
-        service = dataset.service("compute")
-        policy: dict[str, Any] = dataset.ddo["services"][service.index].setdefault("compute", {})
-        return policy
-
-    def _unchanged(self, dataset: Asset) -> AllowResult:
-        # A retry after the change was mined comes here, too; then its transaction is told.
-        settled = self._client.transactions.resume("update metadata")
-        return AllowResult(dataset.did, [settled.hash] if settled else [])
 
     def _trusted_entry(self, algorithm: Asset) -> dict[str, str]:
         """Build what identifies an algorithm; source: Provider ``validation/algo.py``."""
@@ -412,22 +392,6 @@ class Assets:
                 (container["entrypoint"] + container["checksum"]).encode()
             ).hexdigest(),
         }
-
-    def _update(self, dataset: Asset) -> AllowResult:
-        # What the index added does not belong on the chain.
-        added = ("event", "nft", "datatokens", "stats", "purgatory", "accessDetails", "indexedMetadata")
-        ddo = {key: value for key, value in dataset.ddo.items() if key not in added}
-        service = ddo["services"][dataset.service("compute").index]
-        service["compute"] = closed(service["compute"])
-        ddo["metadata"]["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if dataset.owner and dataset.owner.lower() != self._client.address.lower():
-            logger.info("Dataset %s belongs to %s; trying as its manager", dataset.did, dataset.owner)
-        endpoint = dataset.service("compute").endpoint
-        mined = self._write_metadata("update metadata", ddo, endpoint)
-        self._client.services(endpoint).wait_until_indexed(
-            dataset.did, mined.hash, mined.block, INDEX_TIMEOUT
-        )
-        return AllowResult(dataset.did, [mined.hash])
 
 
 def did_of(nft_address: str, chain_id: int) -> str:

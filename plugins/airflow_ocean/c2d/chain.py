@@ -169,6 +169,22 @@ class Chain:
             raise self._wrong("eth_getTransactionReceipt", found)
         return found
 
+    def logs(
+        self, address: str, topics: list[str], first: int, last: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return a contract's events of some kinds, oldest first.
+
+        :param topics: first topics, any of them
+        :param first: block
+        :param last: block, the newest by default
+        """
+        until = "latest" if last is None else hex(last)
+        query = {"address": address, "topics": [topics], "fromBlock": hex(first), "toBlock": until}
+        found = self.request("eth_getLogs", query)
+        if not isinstance(found, list) or not all(_is_log(log, address) for log in found):
+            raise self._wrong("eth_getLogs", found)
+        return found
+
     def fees(self, cap: int | None) -> dict[str, int]:
         """Choose a transaction's fees: twice the base fee plus the usual tip (EIP-1559), or the gas price before it.
 
@@ -258,4 +274,14 @@ def _is_receipt(found: Any, transaction_hash: str) -> bool:
         and isinstance(log.get("topics"), list)
         and all(isinstance(log.get(name), str) for name in ("address", "data"))
         for log in logs
+    )
+
+
+def _is_log(found: Any, address: str) -> bool:
+    """Say whether something is an event of a contract, as far as it is read here."""
+    return (
+        isinstance(found, dict)
+        and str(found.get("address")).lower() == address.lower()
+        and isinstance(found.get("transactionHash"), str)
+        and _QUANTITY.fullmatch(str(found.get("blockNumber"))) is not None
     )

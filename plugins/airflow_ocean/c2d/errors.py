@@ -38,6 +38,10 @@ class NotIndexedError(TransientError):
     """An asset's transaction is mined, but the metadata cache does not list it yet."""
 
 
+class MetadataChangedError(TransientError):
+    """Somebody else keeps changing the same asset's metadata; what was wanted is not in it yet."""
+
+
 class TransactionPendingError(TransientError):
     """A transaction was sent and is not mined yet; it is never sent a second time under another nonce."""
 

@@ -120,6 +120,7 @@ class Transactions:
     limit: CostLimit = field(default_factory=CostLimit)
     mined: list[MinedTransaction] = field(default_factory=list)
     _step: str | None = None
+    _check: Callable[[], None] | None = None
 
     # ------------------------------------------------------------------ the middleware
 
@@ -151,13 +152,16 @@ class Transactions:
     # ------------------------------------------------------------------ steps
 
     @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[dict[str, Any]]:
-        """Name the step whose transaction ocean-lib sends inside; yields the ``tx_dict`` to give to ocean-lib."""
+    def step(self, name: str, check: Callable[[], None] | None = None) -> Iterator[dict[str, Any]]:
+        """Name the step whose transaction ocean-lib sends inside; yields the ``tx_dict`` to give to ocean-lib.
+
+        :param check: called under the wallet's lock before the transaction is signed; it raises when that must not be
+        """
         if self._step is not None:
             raise OceanError(
                 f"step {name!r} began inside step {self._step!r}; this is a defect of the caller"
             )
-        self._step = name
+        self._step, self._check = name, check
         try:
             # With fees given, web3 asks the node for none and builds EIP-1559 transactions on every chain; the
             # real fees are chosen when the transaction is signed for good.
@@ -168,7 +172,7 @@ class Transactions:
                 "maxPriorityFeePerGas": 0,
             }
         finally:
-            self._step = None
+            self._step = self._check = None
 
     def of_step(self, step: str) -> MinedTransaction:
         """Return what a step that this process carried out sent."""
@@ -231,6 +235,8 @@ class Transactions:
                 self.limit.check_gas(step, sum(transaction.fee for transaction in self.mined), most)
                 self._check_balance(step, most)
                 nonce = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "pending")
+                if self._check is not None:
+                    self._check()
                 candidate = self._sign(call, gas, nonce, fees)
                 entry = {"to": call.to, "selector": call.selector, "nonce": nonce, "candidates": [candidate]}
                 self.journal.save(step, entry)

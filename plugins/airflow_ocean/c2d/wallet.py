@@ -74,7 +74,15 @@ class Wallet:
 
     def lock(self, chain_id: int) -> FileLock:
         """Return the lock under which this account's transactions get their nonces on this machine."""
-        name = hashlib.sha256(f"{chain_id}:{self.address}".encode()).hexdigest()[:24]
-        folder = Path(tempfile.gettempdir()) / f"airflow-ocean-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return FileLock(folder / f"{name}.lock")
+        return machine_lock(chain_id, self.address)
+
+
+def machine_lock(chain_id: int, what: str) -> FileLock:
+    """Return a lock that all of this user's processes on this machine share; it goes with the process that holds it.
+
+    :param what: an address or a DID on that chain
+    """
+    name = hashlib.sha256(f"{chain_id}:{what}".encode()).hexdigest()[:24]
+    folder = Path(tempfile.gettempdir()) / f"airflow-ocean-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+from dataclasses import asdict
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from airflow_ocean.artifacts import (
     path_segment,
 )
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
+from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.links import OceanTransactionLink
 from airflow_ocean.operators.base import OceanBaseOperator, OceanStepOperator
 
@@ -168,7 +170,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
     """Fetch the results of a compute job that is over, streamed into the artifact base.
 
     Returns the list of artifact URIs in the job's order; pushes the URI of the ``manifest``, a JSON file that says of
-    each its name, type, size and SHA-256.
+    each its name, type, size and SHA-256. A retry fetches only what is not there yet, whole and unchanged.
 
     :param job_id: (templated) the job
     :param provider_url: (templated) the Provider that ran it, the connection's own by default
@@ -206,6 +208,8 @@ class OceanFetchResultsOperator(OceanBaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Fetch the results and return where they are."""
+        from airflow_ocean.c2d.results import artifact_name
+
         job_id = parameters.text("job_id", self.job_id)
         provider_url = parameters.optional_text("provider_url", self.provider_url)
         max_bytes = parameters.whole_number("max_bytes", self.max_bytes, least=1, most=10**15)
@@ -214,10 +218,18 @@ class OceanFetchResultsOperator(OceanBaseOperator):
             parameters.optional_text("artifact_base", self.artifact_base),
             self.hook.settings.artifact_base,
         )
+        journal = TaskStateJournal(context)
         with self.hook.get_client() as client:
             job = client.jobs.get(job_id, provider_url)
-            wanted = self._wanted(job, max_bytes)
-            files = [self._fetch(client, job, file, folder, max_bytes, provider_url) for file in wanted]
+            files = []
+            for file in self._wanted(job, max_bytes):
+                target = folder / artifact_name(file.name, file.index)
+                step = f"fetch result {file.index} of {job.id}"
+                artifact = self._kept(journal.load(step), file, target)
+                if artifact is None:
+                    artifact = self._fetch(client, job, file, target, max_bytes, provider_url)
+                    journal.save(step, asdict(artifact))
+                files.append(artifact)
         manifest = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files).write(
             folder / MANIFEST_NAME
         )
@@ -240,18 +252,37 @@ class OceanFetchResultsOperator(OceanBaseOperator):
             )
         return wanted
 
+    def _kept(
+        self, entry: dict[str, Any] | None, file: ResultFile, target: ObjectStoragePath
+    ) -> Artifact | None:
+        """Return a file that an earlier attempt fetched, when it is still there as it was put down then."""
+        if entry is None:
+            return None
+        try:
+            artifact = Artifact(**entry)
+        except TypeError:
+            return None
+        if (artifact.name, artifact.uri, artifact.type) != (file.name, str(target), file.type):
+            return None
+        try:
+            check_integrity(artifact)
+        except InvalidInputError as error:
+            self.log.info("Fetching %s %r again: %s", file.type, file.name, error)
+            return None
+        self.log.info("An earlier attempt fetched %s %r, %d bytes", file.type, file.name, artifact.size)
+        return artifact
+
     def _fetch(
         self,
         client: OceanClient,
         job: Job,
         file: ResultFile,
-        folder: ObjectStoragePath,
+        target: ObjectStoragePath,
         max_bytes: int,
         provider_url: str | None,
     ) -> Artifact:
-        from airflow_ocean.c2d.results import artifact_name, save_stream
+        from airflow_ocean.c2d.results import save_stream
 
-        target = folder / artifact_name(file.name, file.index)
         with client.jobs.open_result(job.id, file.index, provider_url) as stream:
             saved = save_stream(stream.chunks, target, max_bytes)
         self.log.info("Fetched %s %r, %d bytes, to %s", file.type, file.name, saved.size, target)
