@@ -37,8 +37,10 @@ up: env ## start the local Ocean network and the Airflow UI, until Ctrl-C
 test: dev-env ## run all tests (ARGS=tests/unit for some)
 	@$(PYTHON_BIN) -m pytest $(ARGS)
 
-chaos: dev-env ## break and kill everything at many moments, and count what was paid (ARGS=-x, OCEAN_CHAOS=long for all)
-	@$(PYTHON_BIN) -m pytest -m chaos tests/e2e $(ARGS)
+chaos: dev-env ## break and kill everything at many moments, count what was paid, write build/chaos.md (takes hours)
+	@rm -f build/chaos.md
+	@OCEAN_CHAOS=long OCEAN_CHAOS_REPORT=build/chaos.md $(PYTHON_BIN) -m pytest -m chaos tests/e2e $(ARGS); \
+	result=$$?; echo "The report: build/chaos.md"; exit $$result
 
 lint: dev-env ## check style and types
 	@$(PYTHON_BIN) -m ruff check .

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +15,7 @@ class CaseResult:
     """One task that was run under faults.
 
     :param planned: the faults, by the number of the request
+    :param requests: how many the task makes without faults, where this was counted
     :param struck: those that came about: fault and request
     :param delays: seconds Airflow would have waited before each retry
     :param problem: what was wrong, None when all was right
@@ -32,6 +31,7 @@ class CaseResult:
     delays: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    requests: int = 0
     problem: str | None = None
 
     def note(self, finished: FinishedTask) -> None:
@@ -70,15 +70,8 @@ class FaultReport:
             f"{sum(result.tries > 1 for result in self.results)} tasks retried, {failed} failed, in {seconds:.0f} s"
         )
 
-    def write(self, path: str) -> None:
-        """Write the report, as JSON or Markdown by the file's name."""
-        if path.endswith(".json"):
-            content = {"summary": self.summary(), "results": [asdict(result) for result in self.results]}
-            Path(path).write_text(json.dumps(content, indent=1))
-        else:
-            Path(path).write_text(self._markdown())
-
-    def _markdown(self) -> str:
+    def markdown(self) -> str:
+        """Return the report."""
         names = list(dict.fromkeys(result.scenario for result in self.results))
         cases, failed = Counter[str](), Counter[str]()
         struck, tries = Counter[tuple[str, str]](), Counter[str]()
@@ -89,11 +82,23 @@ class FaultReport:
             for fault, _ in result.struck:
                 struck[result.scenario, fault] += 1
         faults = list(dict.fromkeys(fault for _, fault in struck))
-        head = ["scenario", "cases", "failed", "tries", *faults]
-        lines = ["# Faults", "", self.summary(), "", _row(head), _row(["---"] * len(head))]
+        requests = {result.scenario: result.requests for result in self.results if result.requests}
+        head = ["scenario", "requests", "cases", "failed", "tries", *faults]
+        lines = ["# Faults at requests", "", self.summary(), "", _row(head), _row(["---"] * len(head))]
         for name in names:
             counts = [str(struck[name, fault]) for fault in faults]
-            lines.append(_row([name, str(cases[name]), str(failed[name]), str(tries[name]), *counts]))
+            lines.append(
+                _row(
+                    [
+                        name,
+                        str(requests.get(name, "")),
+                        str(cases[name]),
+                        str(failed[name]),
+                        str(tries[name]),
+                        *counts,
+                    ]
+                )
+            )
         problems = [result for result in self.results if result.problem]
         lines += ["", "## Failed cases", "", *([f"```\n{result}\n```" for result in problems] or ["None."])]
         return "\n".join(lines) + "\n"

@@ -61,7 +61,7 @@ class Scenario:
     @property
     def group(self) -> str:
         """The operator whose scenarios share a sample of the faults."""
-        return PAY if self.operator == RENEW else self.operator
+        return {RENEW: PAY, PUBLISH_ALGORITHM: PUBLISH_DATASET}.get(self.operator, self.operator)
 
 
 def _same(expected: object, found: object, what: str) -> None:

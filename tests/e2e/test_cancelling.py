@@ -37,7 +37,7 @@ LONG = 900
 
 
 class SleepyJobs:
-    """Jobs of Bob's that sleep, one at a time.
+    """Jobs of Bob's that sleep, each with an order of its own.
 
     :param localnet: where they run
     """
@@ -55,14 +55,12 @@ class SleepyJobs:
         container = AlgorithmContainer("oceanprotocol/algo_dockers", "python-branin", "sha256:" + "0c" * 32)
         trusting = ComputePolicy(trusted_publishers=(accounts.ALICE.address,))
         free = Pricing.dispenser()
-        dataset = self._publish(
+        self._dataset = self._publish(
             AssetSpec("dataset", "data", (self._url("branin.arff"),), pricing=free, compute=trusting)
         )
-        algorithm = self._publish(
+        self._algorithm = self._publish(
             AssetSpec("algorithm", "sleepy", (self._url("sleepy.py"),), container=container, pricing=free)
         )
-        with OceanClient(self._network, accounts.BOB.private_key) as bob:
-            self._order = bob.orders.pay(bob.orders.quote([dataset], algorithm))
 
     def _publish(self, spec: AssetSpec) -> str:
         with OceanClient(self._network, accounts.ALICE.private_key) as alice:
@@ -72,18 +70,17 @@ class SleepyJobs:
         return {"type": "url", "url": f"{self._localnet.files_url}/{name}", "method": "GET"}
 
     def start(self, seconds: float = LONG) -> str:
-        """Start a job and return its id when its algorithm runs."""
+        """Start a job and return its id."""
         with OceanClient(self._network, accounts.BOB.private_key) as bob:
-            job = bob.jobs.start(self._order, {"seconds": seconds})
-        wait_until(lambda: self.get(job.id).state == 40, "the job runs")
-        return job.id
+            order = bob.orders.pay(bob.orders.quote([self._dataset], self._algorithm))
+            return bob.jobs.start(order, {"seconds": seconds}).id
 
     def get(self, job_id: str) -> Job:
         """Return a job as it is now."""
         return get_job(self._localnet.provider_url, accounts.BOB.address, job_id)
 
     def end(self, job_id: str) -> None:
-        """Stop a job if it still runs, so that the order is free again."""
+        """Stop a job if it still runs."""
         with OceanClient(self._network, accounts.BOB.private_key) as bob:
             bob.jobs.stop(job_id)
         self.wait_until_over(job_id)
@@ -93,9 +90,9 @@ class SleepyJobs:
         wait_until(lambda: self.get(job_id).is_finished, "the job is over")
         return self.get(job_id)
 
-    def stop_requests(self) -> int:
+    def stop_requests(self, job_id: str) -> int:
         """Return how often the Provider was asked to stop a job."""
-        return sum('"PUT /api/services/compute' in line for line in self._requests())
+        return sum('"PUT /api/services/compute' in line and job_id in line for line in self._requests())
 
     def looks(self, job_id: str) -> int:
         """Return how often the Provider was asked how a job is."""
@@ -111,19 +108,30 @@ def jobs(mortal_network: NetworkSettings) -> SleepyJobs:
 
 
 class Wait:
-    """A run that waits for a sleeping job.
-
-    :param requests: stop requests that there were before
-    """
+    """A run that waits for a sleeping job."""
 
     def __init__(self, jobs: SleepyJobs, job_id: str, run: DagRun) -> None:
         self.jobs, self.job_id, self.run = jobs, job_id, run
-        self._requests = jobs.stop_requests()
 
     @property
     def stops(self) -> int:
-        """How often the job was asked to stop since."""
-        return self.jobs.stop_requests() - self._requests
+        """How often the job was asked to stop."""
+        return self.jobs.stop_requests(self.job_id)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job runs and nobody has asked it to stop."""
+        return not self.stops and not self.jobs.get(self.job_id).is_finished
+
+    def wait_until_it_waits(self) -> None:
+        """Wait until a triggerer, or the worker that pokes, has seen the job at work."""
+        wait_until(lambda: self.jobs.get(self.job_id).state == 40, "the job runs")
+        if self.run.dag_id == "wait_poking":
+            self.run.wait_for_state("wait", "running")
+            wait_until(lambda: "Running algorithm" in self.run.log("wait", 1), "the sensor has poked")
+        else:
+            self.run.wait_for_state("wait", "deferred")
+            wait_until(lambda: self.run.task("wait")["triggerer_job"], "a triggerer has the trigger")
 
     def wait_until_over(self) -> str:
         """Wait until the run is over and return its state."""
@@ -136,61 +144,99 @@ def wait_for(mortal_airflow: MortalAirflow, jobs: SleepyJobs) -> Iterator[Callab
     """Start a job and a run that waits for it; at the end neither goes on."""
     waits = []
 
-    def start(dag_id: str, state: str = "deferred", seconds: float = LONG) -> Wait:
+    def start(dag_id: str, seconds: float = LONG) -> Wait:
         job_id = jobs.start(seconds)
-        wait = Wait(jobs, job_id, mortal_airflow.trigger(dag_id, job_id=job_id))
-        waits.append(wait)
-        wait.run.wait_for_state("wait", state)
-        return wait
+        waits.append(Wait(jobs, job_id, mortal_airflow.trigger(dag_id, job_id=job_id)))
+        return waits[-1]
 
     yield start
     for wait in waits:
         jobs.end(wait.job_id)
+    for wait in waits:
         wait.wait_until_over()
 
 
-@pytest.mark.parametrize("how", ["task failed", "task cleared", "task skipped", "run failed"])
-def test_giving_the_deferred_task_up_stops_the_job_once(
-    wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow, how: str
-) -> None:
-    wait = wait_for("wait_deferred")
-    wait_until(lambda: wait.run.task("wait")["triggerer_job"], "a triggerer has the trigger")
-    if how == "task cleared":
-        wait.run.clear("wait")
-    elif how == "run failed":
-        wait.run.mark("failed")
+# How a user gives a waiting task up, and which DAG waits how.
+WAYS = {
+    "task failed": "wait_deferred",
+    "task skipped": "wait_deferred",
+    "task cleared": "wait_deferred",
+    "run failed": "wait_deferred",
+    "poking task failed": "wait_poking",
+    "poking task cleared": "wait_poking",
+    "task succeeded": "wait_deferred",
+}
+
+
+def _give_up(run: DagRun, way: str) -> None:
+    if way == "run failed":
+        run.mark("failed")
+    elif way.endswith("cleared"):
+        run.clear("wait")
     else:
-        wait.run.mark(how.removeprefix("task "), "wait")
-    assert not wait.jobs.wait_until_over(wait.job_id).succeeded
-    wait.wait_until_over()
-    assert wait.stops == 1
-    if how == "task cleared":
-        # The next try waited for the stopped job and says so.
-        assert wait.run.task("wait")["state"] == "failed"
-        assert "ended without output" in wait.run.log("wait", 2)
+        run.mark({"succeeded": "success"}.get(way.split()[-1], way.split()[-1]), "wait")
 
 
-def test_marking_the_deferred_task_successful_lets_the_job_go_on(
+def test_giving_the_task_up_stops_the_job_once(
     wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
 ) -> None:
-    wait = wait_for("wait_deferred")
-    wait_until(lambda: wait.run.task("wait")["triggerer_job"], "a triggerer has the trigger")
-    wait.run.mark("success", "wait")
-    log = mortal_airflow.home / "logs"
-    wait_until(
-        lambda: any(
-            f"Job {wait.job_id} goes on" in file.read_text() for file in log.rglob("*.log") if file.is_file()
-        ),
-        "the trigger was cancelled",
-    )
-    assert wait.stops == 0
-    assert not wait.jobs.get(wait.job_id).is_finished
+    """All ways at the same time, each with a job of its own; who marks the task successful wants the job to go on."""
+    waits = {way: wait_for(dag_id) for way, dag_id in WAYS.items()}
+    for wait in waits.values():
+        wait.wait_until_it_waits()
+    assert all(wait.goes_on for wait in waits.values())
+    for way, wait in waits.items():
+        _give_up(wait.run, way)
+    successful = waits.pop("task succeeded")
+    for way, wait in waits.items():
+        assert not wait.jobs.wait_until_over(wait.job_id).succeeded, way
+    assert {way: wait.wait_until_over() for way, wait in waits.items()} == {
+        way: "success" if way == "task skipped" else "failed" for way in waits
+    }
+    assert {way: wait.stops for way, wait in waits.items()} == dict.fromkeys(waits, 1)
+    # The next try waited for the stopped job and says so.
+    assert "ended without output" in waits["task cleared"].run.log("wait", 2)
+    _wait_until_left_alone(mortal_airflow, successful, "the trigger was cancelled")
+    assert successful.goes_on
 
 
+def _wait_until_left_alone(airflow: MortalAirflow, wait: Wait, what: str) -> None:
+    """Wait until a triggerer has said that it cancels a trigger but not its job."""
+    words, logs = f"Job {wait.job_id} goes on", airflow.home / "logs"
+    wait_until(lambda: any(words in file.read_text() for file in logs.rglob("*.log") if file.is_file()), what)
+
+
+def test_waits_and_deadlines_outlive_triggerer_and_scheduler(
+    wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
+) -> None:
+    """Both are killed in the same moment while one job goes on and the patience with another ends."""
+    lasting, brief = wait_for("wait_deferred", seconds=45), wait_for("wait_briefly")
+    for wait in (lasting, brief):
+        wait.wait_until_it_waits()
+    deadline = brief.run.xcom("wait", "deadline")
+    for component in ("triggerer", "scheduler"):
+        mortal_airflow.kill(component)
+    wait_until(lambda: time.time() > deadline, "the deadline has passed")
+    looks = brief.jobs.looks(brief.job_id)
+    for component in ("triggerer", "scheduler"):
+        mortal_airflow.start_component(component)
+    assert brief.run.wait_for_state("wait", "failed")["try_number"] == 1
+    # One by the trigger, one before the stop; counting anew there would be one a second.
+    assert brief.jobs.looks(brief.job_id) - looks <= 4
+    assert "is not over after 20 s; it was stopped" in brief.run.log("wait", 1)
+    brief.jobs.wait_until_over(brief.job_id)
+    assert brief.stops == 1
+    assert lasting.wait_until_over() == "success"
+    assert lasting.stops == 0
+    assert lasting.jobs.get(lasting.job_id).succeeded
+
+
+@pytest.mark.long
 def test_a_deferred_task_outlives_every_component(
     wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
 ) -> None:
     wait = wait_for("wait_deferred", seconds=60)
+    wait.wait_until_it_waits()
     mortal_airflow.components["triggerer"].terminate()
     mortal_airflow.components["triggerer"].wait(60)
     since = datetime.now(UTC)
@@ -205,11 +251,13 @@ def test_a_deferred_task_outlives_every_component(
     assert wait.jobs.get(wait.job_id).succeeded
 
 
+@pytest.mark.long
 def test_a_trigger_that_another_triggerer_took_over_leaves_the_job_alone(
     wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
 ) -> None:
     wait = wait_for("wait_deferred")
-    first = wait_until(lambda: wait.run.task("wait")["triggerer_job"], "a triggerer has the trigger")
+    wait.wait_until_it_waits()
+    first = wait.run.task("wait")["triggerer_job"]
     suspended = mortal_airflow.components["triggerer"]
     family = mortal_airflow.family("triggerer")
     for process in family:
@@ -225,57 +273,19 @@ def test_a_trigger_that_another_triggerer_took_over_leaves_the_job_alone(
     finally:
         for process in reversed(family):
             process.resume()
-    logs = mortal_airflow.home / "logs"
-    wait_until(
-        lambda: any(
-            f"Job {wait.job_id} goes on" in file.read_text() for file in logs.rglob("*.log") if file.is_file()
-        ),
-        "the first triggerer has cancelled its trigger",
-    )
+    _wait_until_left_alone(mortal_airflow, wait, "the first triggerer has cancelled its trigger")
     suspended.terminate()
     suspended.wait(60)
     assert wait.run.task("wait")["state"] == "deferred"
-    assert wait.stops == 0
-    assert not wait.jobs.get(wait.job_id).is_finished
+    assert wait.goes_on
 
 
-def test_the_deadline_survives_the_triggerer(
-    wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
-) -> None:
-    wait = wait_for("wait_briefly")
-    deadline = wait.run.xcom("wait", "deadline")
-    mortal_airflow.kill("triggerer")
-    wait_until(lambda: time.time() > deadline, "the deadline has passed")
-    looks = wait.jobs.looks(wait.job_id)
-    mortal_airflow.start_component("triggerer")
-    assert wait.run.wait_for_state("wait", "failed")["try_number"] == 1
-    # One by the trigger, one before the stop; counting anew there would be one a second.
-    assert wait.jobs.looks(wait.job_id) - looks <= 4
-    assert "is not over after 20 s; it was stopped" in wait.run.log("wait", 1)
-    wait.jobs.wait_until_over(wait.job_id)
-    assert wait.stops == 1
-
-
-@pytest.mark.parametrize("how", ["failed", "cleared"])
-def test_giving_the_poking_task_up_stops_the_job_once(
-    wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow, how: str
-) -> None:
-    wait = wait_for("wait_poking", "running")
-    wait_until(lambda: "Running algorithm" in wait.run.log("wait", 1), "the sensor has poked")
-    if how == "cleared":
-        wait.run.clear("wait")
-    else:
-        wait.run.mark(how, "wait")
-    assert not wait.jobs.wait_until_over(wait.job_id).succeeded
-    assert wait.wait_until_over() == "failed"
-    assert wait.stops == 1
-
-
+@pytest.mark.long
 def test_a_worker_that_is_shut_down_and_dies_leaves_the_job_alone(
     wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
 ) -> None:
-    wait = wait_for("wait_poking", "running")
-    wait_until(lambda: "Running algorithm" in wait.run.log("wait", 1), "the sensor has poked")
+    wait = wait_for("wait_poking")
+    wait.wait_until_it_waits()
     (worker,) = mortal_airflow.busy_workers()
     terminate(worker)
     scheduler_log = mortal_airflow.log("scheduler")
@@ -284,5 +294,4 @@ def test_a_worker_that_is_shut_down_and_dies_leaves_the_job_alone(
     wait.run.wait_for_state("wait", "up_for_retry", timeout=60)
     wait.run.wait_for_state("wait", "running", timeout=60)
     wait_until(lambda: "Running algorithm" in wait.run.log("wait", 2), "the next try pokes", timeout=30)
-    assert wait.stops == 0
-    assert not wait.jobs.get(wait.job_id).is_finished
+    assert wait.goes_on

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.chaos import TASKS, VICTIMS, Chaos, Ledger, plan, report
+from tests.support.reports import write_section
 
 if TYPE_CHECKING:
     from include.localnet.settings import NetworkSettings
@@ -60,8 +60,7 @@ def test_every_run_ends_well_and_nothing_is_done_twice(
         batch = {number: plans[number] for number in range(first, min(first + AT_ONCE, RUNS + 1))}
         runs += chaos.run(batch, PATIENCE)
         text = report(SEED, runs, fault_free.seconds)
-        if wanted := os.environ.get("OCEAN_CHAOS_REPORT"):
-            Path(wanted).write_text(text)
+        write_section(text)
     print(text)
 
     assert {run.number: run.state for run in runs} == dict.fromkeys(plans, "success"), text

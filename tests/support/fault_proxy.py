@@ -52,6 +52,16 @@ class Fault(enum.Enum):
         return self in (Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.KILL_WITHIN)
 
     @property
+    def may_be_done(self) -> bool:
+        """Whether the request may have been carried out without the task's knowing, or its process has ended."""
+        return self.kills or self in (
+            Fault.ERROR_502_AFTER,
+            Fault.HANG_AFTER,
+            Fault.CUT_AFTER,
+            Fault.CUT_WITHIN,
+        )
+
+    @property
     def hangs(self) -> bool:
         """Whether the task learns of it by its own time-out only."""
         return self in (Fault.HANG_BEFORE, Fault.HANG_AFTER)
