@@ -83,10 +83,13 @@ def sampled() -> dict[str, list[tuple[float, Fault]]]:
     """
     chance = random.Random(SEED)
     chosen: dict[str, list[tuple[float, Fault]]] = {scenario.name: [] for scenario in SCENARIOS}
+    others = [fault for fault in Fault if not fault.may_be_done]
+    chance.shuffle(others)
+    turns = itertools.cycle(others)
     for _, group in itertools.groupby(SCENARIOS, key=lambda scenario: scenario.group):
         names = [scenario.name for scenario in group]
         faults = [fault for fault in Fault if fault.may_be_done]
-        faults.append(chance.choice([fault for fault in Fault if not fault.may_be_done]))
+        faults.append(next(turns))
         chance.shuffle(faults)
         # In turn, so that no scenario stays without a fault.
         for name, fault in zip(itertools.cycle(names), faults, strict=False):

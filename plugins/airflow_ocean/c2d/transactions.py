@@ -24,7 +24,7 @@ import rlp
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from airflow_ocean.c2d.chain import RpcError
+from airflow_ocean.c2d.chain import RpcError, token_flow
 from airflow_ocean.c2d.errors import (
     InsufficientFundsError,
     OceanError,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRANSFER_TOPIC = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 # Seconds after which a transaction that no block takes is offered again with a higher fee.
 REPLACE_AFTER = 60.0
 # Nodes take a replacement that pays at least a tenth more, https://geth.ethereum.org/docs/faq
@@ -303,6 +302,7 @@ class Transactions:
                 mined = self._judge(step, entry, found)
                 if mined is not None:
                     return mined
+                offered = False  # the block may still be dropped, and the transaction with it
             elif not offered:
                 # A stored transaction may never have reached the node, or was dropped by a reorganisation.
                 offered = True
@@ -380,24 +380,6 @@ class Transactions:
             self.mined.append(mined)
             logger.info("%s: transaction %s is in block %d, gas %d", step, mined.hash, block, gas_used)
         return mined
-
-
-def token_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
-    """Return what a transaction's ERC-20 transfers took from a wallet: token address → amount, less what came in.
-
-    Source of the layout: ERC-20, event ``Transfer(address indexed from, address indexed to, uint256 value)``. That of
-    ERC-721 has a third indexed field and no data.
-    """
-    flow: dict[str, int] = {}
-    for log in logs:
-        if len(log["topics"]) != 3 or log["topics"][0] != TRANSFER_TOPIC:
-            continue
-        sender, receiver = (to_checksum_address("0x" + topic[-40:]) for topic in log["topics"][1:])
-        sign = (sender == wallet) - (receiver == wallet)
-        if sign:
-            token = to_checksum_address(log["address"])
-            flow[token] = flow.get(token, 0) + sign * int(log["data"], 16)
-    return flow
 
 
 def _highest_fee(fees: dict[str, int]) -> int:

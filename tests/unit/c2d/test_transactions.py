@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ from airflow_ocean.c2d.network import Network
 from include.localnet.accounts import ALICE, BOB, CARLOS
 from include.localnet.contracts import ensure_deployed
 from tests.support.anvil import running_anvil
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,6 +204,53 @@ class TestSentOnce:
         assert received(wallet(network)) == before
         assert send_ocean(wallet(network, journal)) == sent
         assert received(wallet(network)) == before + 1
+
+    def test_a_transaction_that_a_reorganisation_drops_is_offered_again(
+        self, network: Network, node: Chain
+    ) -> None:
+        """It is dropped while one task waits for confirmations, which sends the same one again."""
+        client = wallet(replace(network, confirmations=2, transaction_timeout=30.0))
+        before = received(client)
+        look, seen = client.transactions.chain.receipt, threading.Event()
+
+        def watched(transaction: str) -> Any:
+            found = look(transaction)
+            if found is not None:
+                seen.set()
+            return found
+
+        client.transactions.chain.receipt = watched  # type: ignore[method-assign]
+        node.request("evm_setAutomine", False)
+        snapshot = node.request("evm_snapshot")
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(send_ocean, client)
+            wait_until(lambda: node.request("txpool_status")["pending"] != "0x0", "it is in the pool")
+            node.request("anvil_mine", "0x1")
+            assert seen.wait(20)
+            node.request("evm_revert", snapshot)
+            node.request("anvil_dropAllTransactions")
+            wait_until(lambda: node.request("txpool_status")["pending"] != "0x0", "it is there again")
+            node.request("anvil_mine", "0x2")
+            sent = sending.result(30)
+        assert node.receipt(sent)
+        assert received(wallet(network)) == before + 1
+
+    def test_a_stuck_transaction_never_costs_more_than_the_cap(
+        self, network: Network, node: Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        node.request("evm_setAutomine", False)
+        monkeypatch.setattr(transactions_module, "REPLACE_AFTER", 0.05)
+        cap = wallet(network).transactions.chain.fees(None)["maxFeePerGas"] * 13 // 10
+        capped = replace(network, transaction_timeout=4.0, max_fee_gwei=Decimal(cap) / 10**9)
+        with pytest.raises(TransactionPendingError):
+            send_ocean(wallet(capped, journal))
+        entry = journal.load("send")
+        assert entry is not None
+        fees = [candidate["fees"]["maxFeePerGas"] for candidate in entry["candidates"]]
+        # Twice by an eighth; a third time would be more.
+        assert len(fees) == 3
+        assert fees[0] < fees[1] < fees[2] <= cap < fees[2] * 9 // 8
 
     def test_the_file_journal_outlives_the_process(self, network: Network, tmp_path: Path) -> None:
         before = received(wallet(network))
