@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_ocean.c2d.jobs import Job
-    from airflow_ocean.c2d.polling import Trouble
+    from airflow_ocean.c2d.waits import Trouble
 
 # XCom of the waiting task: when it gives up, in seconds since 1970. It also tells one wait from another.
 DEADLINE_KEY = "deadline"
@@ -113,7 +113,8 @@ class OceanComputeTrigger(BaseTrigger):
 
     async def _until_finished(self, writer: TimelineWriter | None) -> Job | None:
         """Return the finished job, None when the deadline passes first; the job is looked at once in any case."""
-        from airflow_ocean.c2d.polling import Trouble, waiting
+        from airflow_ocean.c2d.polling import waiting
+        from airflow_ocean.c2d.waits import Trouble
 
         with waiting(
             self.provider_url,

@@ -11,12 +11,12 @@ import random
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_ocean.c2d.errors import FatalError, RateLimitedError, TransientError
 from airflow_ocean.c2d.poll_costs import PollCosts
 from airflow_ocean.c2d.services import open_job_reader
+from airflow_ocean.c2d.waits import JITTER, Trouble, Wait, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,65 +28,13 @@ logger = logging.getLogger(__name__)
 
 # Requests for single jobs that are under way at a time.
 CONCURRENCY = 8
-# The longest pause after an error, in seconds, unless the service or the interval asks for a longer one.
-LONGEST_PAUSE = 300.0
 # A new poll begins when nobody has joined it for the first of these times, and after the second in any case: after a
 # restart thousands join, one after another. In seconds; an interval is the most for both.
 GATHERING, LONGEST_GATHERING = 0.2, 2.0
 # Looks that are taken before their time because somebody's deadline comes are at least so far apart, in seconds.
 DEADLINE_SPACING = 5.0
-# Pauses are up to this part shorter than the interval, so that several processes do not ask at the same time for ever.
-JITTER = 0.1
 # After so many errors in a row a list is suspected to be what the service cannot do.
 SUSPICIOUS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """An error that may pass.
-
-    :param pause: seconds until the next look
-    """
-
-    error: TransientError
-    pause: float
-
-
-class Wait:
-    """One that waits for a job."""
-
-    __slots__ = ("_future", "_news", "deadline", "due", "failures", "interval", "job_id", "seen", "state")
-
-    def __init__(self, job_id: str, interval: float, deadline: float) -> None:
-        self.job_id, self.interval, self.deadline = job_id, interval, deadline
-        # When the next look is due and when the last one was, on the loop's clock.
-        self.due = self.seen = -math.inf
-        self.state: int | None = None
-        self.failures = 0
-        self._news: list[Job | Trouble | Exception | None] = []
-        self._future: asyncio.Future[None] | None = None
-
-    async def news(self) -> Job | Trouble | None:
-        """Return what is new: the job when its state has changed or it is over, an error, or None after the deadline.
-
-        :raises FatalError: when waiting on makes no sense
-        """
-        while not self._news:
-            self._future = asyncio.get_running_loop().create_future()
-            try:
-                await self._future
-            finally:
-                self._future = None
-        news = self._news.pop(0)
-        if isinstance(news, Exception):
-            raise news
-        return news
-
-    def put(self, news: Job | Trouble | Exception | None) -> None:
-        """Hand on what is new."""
-        self._news.append(news)
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
 
 
 @contextlib.contextmanager
@@ -287,7 +235,7 @@ class Poll:
         for wait, trouble in round_.troubled:
             wait.seen = self._loop.time()
             wait.failures += 1
-            pause = _pause_after(wait.failures, wait.interval, trouble)
+            pause = pause_after(wait.failures, wait.interval, trouble)
             wait.due = wait.seen + pause
             wait.put(Trouble(trouble, pause))
         return round_.found
@@ -336,7 +284,7 @@ class Poll:
     def _fail(self, error: TransientError, waits: Iterable[Wait]) -> None:
         """Leave the service alone for a while."""
         self._failures += 1
-        pause = _pause_after(self._failures, self._interval() if self._waits else 0.0, error)
+        pause = pause_after(self._failures, self._interval() if self._waits else 0.0, error)
         self._limited = isinstance(error, RateLimitedError)
         self._quiet_until = self._loop.time() + pause
         trouble = Trouble(error, pause)
@@ -387,15 +335,6 @@ class _Round:
 
     def unanswered(self) -> list[Wait]:
         return [wait for wait, _ in self.troubled] + [wait for job in self.left for wait in self.waits[job]]
-
-
-def _pause_after(failures: int, interval: float, error: TransientError) -> float:
-    """Return how long to pause after some errors in a row, in seconds."""
-    pause = min(interval * 2.0 ** min(failures, 10), max(LONGEST_PAUSE, interval))
-    pause *= 1 - random.uniform(0, JITTER)
-    if error.retry_after is not None and error.retry_after > pause:
-        pause = error.retry_after * (1 + random.uniform(0, JITTER))
-    return pause
 
 
 _polls: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Poll]] = (

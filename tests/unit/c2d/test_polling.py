@@ -21,10 +21,11 @@ from airflow_ocean.c2d.errors import (
     RateLimitedError,
     ServiceUnavailableError,
 )
-from airflow_ocean.c2d.polling import Trouble, waiting
+from airflow_ocean.c2d.polling import waiting
 from airflow_ocean.c2d.services import provider_status
 from airflow_ocean.c2d.services.http import AsyncHttpSession
 from airflow_ocean.c2d.services.provider_status import ProviderJobReader
+from airflow_ocean.c2d.waits import Trouble
 from tests.support.fault_proxy import Answer, FaultProxy, Request, Rule
 from tests.support.job_history import JobHistory
 
