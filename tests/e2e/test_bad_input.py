@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_ocean.c2d import cache
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
     InsufficientFundsError,
@@ -163,10 +164,8 @@ def tasks(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Tasks:
-    from airflow_ocean.c2d.services import provider
-
-    # Otherwise the Provider's root would be asked once in this process, and not in the tests that change its answer.
-    monkeypatch.setattr(provider, "_endpoints", {})
+    # Otherwise some things would be asked once in this process, and not in the tests that change the answer.
+    cache.forget()
     return Tasks(world, monkeypatch, wallet, order, tmp_path)
 
 
@@ -182,7 +181,7 @@ REQUESTS: dict[str, tuple[str, Callable[[Request], bool]]] = {
     "the wallet's coins": ("transfer", rpc("eth_getBalance")),
     "the wallet's nonce": ("transfer", rpc("eth_getTransactionCount")),
     "a DDO": ("transfer", to("aquarius", "/ddo/did:op:")),
-    "a DDO, paying": ("pay", to("aquarius", "/ddo/did:op:")),
+    "DDOs, paying": ("pay", to("aquarius", "/query")),
     "validation": ("allow", to("aquarius", "/ddo/validate")),
     "the Provider's root": ("pay", to("provider", "/")),
     "file infos": ("allow", to("provider", "/fileinfo")),
@@ -228,7 +227,8 @@ def _problem_of(tasks: Tasks, task: str, rule: Rule) -> str | None:
     return f"was taken for good, the task returned {result!r}"
 
 
-DDO, QUOTE = to("aquarius", "/ddo/did:op:"), to("provider", "/initializeCompute")
+DDO, DDOS = to("aquarius", "/ddo/did:op:"), to("aquarius", "/query")
+QUOTE = to("provider", "/initializeCompute")
 ENVIRONMENTS, LIST = to("provider", "/computeEnvironments"), to("provider", "/compute", "GET")
 JOB = {"jobId": "1", "status": 70, "agreementId": OTHER_HASH, "owner": NOWHERE, "dateCreated": "1"}
 
@@ -242,34 +242,44 @@ def environments(**fields: Any) -> Callable[[Answer], Answer]:
     return edited(change)
 
 
+def every_hit(change: Callable[[Any], Any]) -> Callable[[Answer], Answer]:
+    """Change in place each DDO that a search has found."""
+    return edited(lambda answer: [change(hit["_source"]) for hit in answer["hits"]["hits"]])
+
+
+def every_service(**fields: Any) -> Callable[[Answer], Answer]:
+    """Change the first service of each DDO that a search has found."""
+    return every_hit(lambda ddo: ddo["services"][0].update(fields))
+
+
 # Well-formed, and not possible: task, request, answer, error, words of its message.
 IMPOSSIBLE: dict[str, tuple[str, Any, Any, type[OceanError], str]] = {
     "a DDO of another chain": (
-        "pay", DDO, edited(lambda ddo: ddo.update(chainId=1)), InvalidInputError, "lives on chain 1"),
+        "pay", DDOS, every_hit(lambda ddo: ddo.update(chainId=1)), InvalidInputError, "lives on chain 1"),
     "a DDO of another asset": (
         "transfer", DDO, edited(lambda ddo: ddo.update(id="did:op:" + "0" * 64)), InvalidInputError, "asked for did:op:"),
     "a DDO with another NFT": (
         "transfer", DDO, edited(lambda ddo: ddo.update(nftAddress=NOWHERE)), InvalidInputError, "asked for did:op:"),
     "a withdrawn asset": (
-        "pay", DDO, edited(lambda ddo: ddo["nft"].update(state=1)), AssetNotFoundError, "no longer active"),
+        "pay", DDOS, every_hit(lambda ddo: ddo["nft"].update(state=1)), AssetNotFoundError, "no longer active"),
     "a DDO without services": (
-        "pay", DDO, edited(lambda ddo: ddo.update(services=[])), AssetNotFoundError, "no longer active"),
+        "pay", DDOS, every_hit(lambda ddo: ddo.update(services=[])), AssetNotFoundError, "no longer active"),
     "a DDO whose NFT is no object": (
-        "pay", DDO, edited(lambda ddo: ddo.update(nft=[1])), AssetNotFoundError, "no longer active"),
+        "pay", DDOS, every_hit(lambda ddo: ddo.update(nft=[1])), AssetNotFoundError, "no longer active"),
     "a dataset that is an algorithm": (
         "allow", DDO, edited(lambda ddo: ddo["metadata"].update(type="dataset")), InvalidInputError, "not an algorithm"),
     "services that are no list": (
-        "pay", DDO, edited(lambda ddo: ddo.update(services=5)), InvalidInputError, "DDO is incomplete"),
+        "pay", DDOS, every_hit(lambda ddo: ddo.update(services=5)), InvalidInputError, "DDO is incomplete"),
     "a datatoken that is no address": (
         "transfer", DDO, service(datatokenAddress="0x12"), InvalidInputError, "DDO is incomplete"),
     "a datatoken where no contract is": (
         "transfer", DDO, service(datatokenAddress=NOWHERE), InvalidInputError, "no datatoken contract"),
     "a time-out that is no number": (
-        "pay", DDO, service(timeout="soon"), InvalidInputError, "DDO is incomplete"),
+        "pay", DDOS, every_service(timeout="soon"), InvalidInputError, "DDO is incomplete"),
     "an endpoint that is a file": (
-        "pay", DDO, service(serviceEndpoint="file:///etc/passwd"), OceanError, "file:///etc/passwd"),
+        "pay", DDOS, every_service(serviceEndpoint="file:///etc/passwd"), OceanError, "file:///etc/passwd"),
     "an endpoint that is no URL": (
-        "pay", DDO, service(serviceEndpoint="http://["), OceanError, "http://"),
+        "pay", DDOS, every_service(serviceEndpoint="http://["), OceanError, "http://"),
     "an order nobody offered": (
         "pay", QUOTE, edited(lambda quote: quote["datasets"][0].update(validOrder=OTHER_HASH)),
         InvalidInputError, "nobody offered"),

@@ -21,18 +21,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# An order that is good for a shorter time is renewed: paying, starting and fetching the inputs take their time.
+LEAST_LEFT = 120
+
 
 @dataclass(frozen=True)
 class OrderedAsset:
     """One asset of an order.
 
     :param transaction: id of its order transaction, 0x and lower case as services compare it
+    :param started: id of the transaction that started the order; another one than ``transaction`` after a renewal
+    :param valid_until: until when its fee is paid, seconds since 1970
+    :param fee: what the fee was, in the fee token's smallest unit, as text
     """
 
     did: str
     service_id: str
     transaction: str
     user_data: dict[str, Any] | None = None
+    started: str | None = None
+    valid_until: int | None = None
+    fee: str = "0"
 
 
 @dataclass(frozen=True)
@@ -130,18 +139,81 @@ class Order:
 
 
 @dataclass(frozen=True)
+class EarlierOrder:
+    """An order that was paid before, offered to be used again.
+
+    :param transaction: id of the transaction that proves it: the order's, or that of its last renewal
+    :param started: id of the transaction that started the order
+    :param valid_until: until when its fee is paid, seconds since 1970; 0 when it is not known
+    :param fee: what the fee was, in the fee token's smallest unit
+    """
+
+    transaction: str
+    started: str
+    valid_until: int = 0
+    fee: int = 0
+
+    @classmethod
+    def of(cls, ordered: OrderedAsset) -> EarlierOrder:
+        """Return the order of an asset as it was paid."""
+        started = ordered.started or ordered.transaction
+        return cls(ordered.transaction, started, ordered.valid_until or 0, int(ordered.fee))
+
+
+@dataclass(frozen=True)
+class JobAssets:
+    """What a job is to use, looked up.
+
+    :param datasets: each with its compute service
+    :param algorithm: with the service that is ordered
+    """
+
+    datasets: tuple[tuple[Asset, Service], ...]
+    algorithm: tuple[Asset, Service]
+
+    @property
+    def provider_url(self) -> str:
+        """The Provider that serves the first dataset and runs the job."""
+        return self.datasets[0][1].endpoint
+
+    @property
+    def items(self) -> tuple[tuple[Asset, Service], ...]:
+        """Datasets first, the algorithm last."""
+        return (*self.datasets, self.algorithm)
+
+
+@dataclass(frozen=True)
 class QuotedAsset:
-    """One asset of a quote, with how it would be paid."""
+    """One asset of a quote, with how it would be paid.
+
+    :param earlier: the earlier order that was offered
+    """
 
     asset: Asset
     service: Service
     quote: OrderQuote
     user_data: dict[str, Any] | None = None
+    earlier: EarlierOrder | None = None
 
     @property
     def needs_order(self) -> bool:
         """Whether a datatoken has to be spent."""
         return self.quote.valid_order is None
+
+    @property
+    def needs_renewal(self) -> bool:
+        """Whether an earlier order has to be renewed on the chain before a job can start with it.
+
+        A Provider proposes to renew every order whose fee was paid for a shorter time than is asked now. Where no fee is
+        due, that is needed only if the time is over and the Provider looks at it, which at the start of a job it does
+        for datasets. Source: Provider ``utils/datatoken.verify_order_tx``, which reads a fee's time only when it is
+        given an environment, and ``validation/algo.py``, which gives none for the algorithm.
+        """
+        if self.quote.valid_order is None or self.quote.provider_fee is None:
+            return False
+        if self.fee is not None or self.earlier is None or not self.earlier.valid_until:
+            return True
+        return self.asset.kind != "algorithm" and self.earlier.valid_until < time.time() + LEAST_LEFT
 
     @property
     def fee(self) -> tuple[str, int] | None:
@@ -217,7 +289,7 @@ class Orders:
         environment: str = "free",
         duration: int = 3600,
         valid_until: int | None = None,
-        known_orders: dict[str, str] | None = None,
+        known_orders: dict[str, EarlierOrder | str] | None = None,
     ) -> Quote:
         """Ask what a job takes; nothing is spent.
 
@@ -227,14 +299,10 @@ class Orders:
         :param duration: how long the environment is wanted, for one job or several after each other, seconds
         :param valid_until: until when it is wanted instead, seconds since 1970. With the moment a known order was
             paid until, that order costs nothing more; any later moment renews it on the chain
-        :param known_orders: DID → id of an earlier order transaction, to be used again if it is still good
+        :param known_orders: DID → an earlier order, or just its transaction, to be used again if it is still good
         :raises NotAllowedError: when the algorithm may not run on a dataset, or the Provider refuses otherwise
         :raises InvalidInputError: when a parameter is not what it has to be
         """
-        if not dataset_dids or len({*dataset_dids, algorithm_did}) != len(dataset_dids) + 1:
-            raise InvalidInputError(
-                "a job needs at least one dataset, each once, and none of them is the algorithm"
-            )
         for name, value in (("duration", duration), ("valid_until", valid_until)):
             if (
                 isinstance(value, bool)
@@ -242,36 +310,70 @@ class Orders:
                 or (value is not None and value <= 0)
             ):
                 raise InvalidInputError(f"{name} must be a number of seconds above 0, not {value!r}")
-        datasets = [self._client.assets.resolve(did) for did in dataset_dids]
-        algorithm = self._client.assets.resolve(algorithm_did)
-        if algorithm.kind != "algorithm":
-            raise InvalidInputError(f"{algorithm.did} is a {algorithm.kind}, not an algorithm")
-        known = known_orders or {}
-        services = [dataset.service("compute") for dataset in datasets]
-        algorithm_service = algorithm.service("access", "compute")
-        provider_url = services[0].endpoint
+        assets = self.look_up(dataset_dids, algorithm_did)
         begun = Payments(self._client).terms([*dataset_dids, algorithm_did]) if valid_until is None else None
         if begun is not None and begun.valid_until > time.time():
             environment, valid_until = begun.environment, begun.valid_until
-        chosen = self.environment(environment, provider_url)
-        until = valid_until or int(time.time()) + duration
-        inputs = [
-            AssetInput(asset.did, service.id, known.get(asset.did))
-            for asset, service in zip(datasets, services, strict=True)
-        ]
-        algorithm_input = AssetInput(algorithm.did, algorithm_service.id, known.get(algorithm.did))
-        quotes, algorithm_quote = self._client.services(provider_url).quote(
-            inputs, algorithm_input, chosen.id, until, chosen.consumer_address
+        chosen = self.environment(environment, assets.provider_url)
+        known = {
+            did: EarlierOrder(order, order) if isinstance(order, str) else order
+            for did, order in (known_orders or {}).items()
+        }
+        return self.ask(assets, chosen, valid_until or int(time.time()) + duration, known)
+
+    def look_up(self, dataset_dids: list[str], algorithm_did: str) -> JobAssets:
+        """Resolve the assets of a job.
+
+        :raises AssetNotFoundError: when one of them is not known, or no longer active
+        :raises InvalidInputError: when they do not make a job
+        """
+        if not dataset_dids or len({*dataset_dids, algorithm_did}) != len(dataset_dids) + 1:
+            raise InvalidInputError(
+                "a job needs at least one dataset, each once, and none of them is the algorithm"
+            )
+        *datasets, algorithm = self._client.assets.resolve_all([*dataset_dids, algorithm_did])
+        if algorithm.kind != "algorithm":
+            raise InvalidInputError(f"{algorithm.did} is a {algorithm.kind}, not an algorithm")
+        return JobAssets(
+            datasets=tuple((dataset, dataset.service("compute")) for dataset in datasets),
+            algorithm=(algorithm, algorithm.service("access", "compute")),
         )
+
+    def ask(
+        self,
+        assets: JobAssets,
+        environment: ComputeEnvironment,
+        valid_until: int,
+        known_orders: dict[str, EarlierOrder],
+    ) -> Quote:
+        """Have the Provider quote a job; :meth:`quote` does it from the beginning.
+
+        :param valid_until: until when the environment is wanted, seconds since 1970
+        """
+
+        def offered(asset: Asset, service: Service) -> AssetInput:
+            known = known_orders.get(asset.did)
+            if known is None:
+                return AssetInput(asset.did, service.id)
+            return AssetInput(asset.did, service.id, known.transaction, started=known.started)
+
+        quotes, algorithm_quote = self._client.services(assets.provider_url).quote(
+            [offered(*dataset) for dataset in assets.datasets],
+            offered(*assets.algorithm),
+            environment.id,
+            valid_until,
+            environment.consumer_address,
+        )
+        *datasets, algorithm = [
+            QuotedAsset(asset, service, quote, earlier=known_orders.get(asset.did))
+            for (asset, service), quote in zip(assets.items, [*quotes, algorithm_quote], strict=True)
+        ]
         return Quote(
-            provider_url=provider_url,
-            environment=chosen,
-            valid_until=until,
-            datasets=tuple(
-                QuotedAsset(asset, service, quote)
-                for asset, service, quote in zip(datasets, services, quotes, strict=True)
-            ),
-            algorithm=QuotedAsset(algorithm, algorithm_service, algorithm_quote),
+            provider_url=assets.provider_url,
+            environment=environment,
+            valid_until=valid_until,
+            datasets=tuple(datasets),
+            algorithm=algorithm,
         )
 
     # ------------------------------------------------------------------ paying
@@ -288,7 +390,7 @@ class Orders:
         terms = payments.terms(quote.dids) or Terms.of(quote)
         cost = Cost.of(self._client.transactions.mined[before:])
         ordered = [
-            OrderedAsset(item.asset.did, item.service.id, transaction, item.user_data)
+            _ordered(item, transaction, terms.valid_until)
             for item, transaction in zip(quote.items, transactions, strict=True)
         ]
         logger.info(
@@ -306,6 +408,19 @@ class Orders:
             algorithm=ordered[-1],
             cost=cost.to_dict(),
         )
+
+
+def _ordered(item: QuotedAsset, transaction: str, valid_until: int) -> OrderedAsset:
+    earlier = item.earlier
+    if earlier is not None and transaction == earlier.transaction.lower():
+        until, fee = earlier.valid_until, earlier.fee
+    else:
+        until, fee = valid_until, item.fee[1] if item.fee else 0
+    renewed = item.quote.valid_order is not None and earlier is not None
+    started = earlier.started if renewed and earlier else transaction
+    return OrderedAsset(
+        item.asset.did, item.service.id, transaction, item.user_data, started.lower(), until, str(fee)
+    )
 
 
 def _input(item: OrderedAsset) -> AssetInput:

@@ -116,14 +116,16 @@ class Payments:
 
     def _plan(self, item: QuotedAsset) -> Payment:
         did = item.asset.did
-        if item.quote.valid_order and item.quote.provider_fee is None:
-            logger.info("Order %s of %s is still good", item.quote.valid_order, did)
-            return Payment(item, "valid", item.quote.valid_order)
         self._recount(did)
         for step in (_order_step(did), _renew_step(did)):
             resumed = self._client.transactions.resume(step)
             if resumed is not None:
                 return Payment(item, "done", resumed.hash)
+        if item.quote.valid_order and not item.needs_renewal:
+            # After a renewal, the transaction that proves it is another one than the order's.
+            proof = item.earlier.transaction if item.earlier else item.quote.valid_order
+            logger.info("Order %s of %s is still good", proof, did)
+            return Payment(item, "valid", proof)
         _contract_fee(item)  # an incomplete fee is found before anything is spent
         token = self._client.datatokens.contract(item.service.datatoken)
         if item.quote.valid_order:

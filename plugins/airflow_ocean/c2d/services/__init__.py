@@ -51,12 +51,17 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class AssetInput:
-    """An asset's service as an input of a job, with its order where it has been paid for."""
+    """An asset's service as an input of a job, with its order where it has been paid for.
+
+    :param order: id of the transaction that proves it
+    :param started: id of the transaction that started the order, if ``order`` has only renewed it
+    """
 
     did: str
     service_id: str
     order: str | None = None
     user_data: dict[str, Any] | None = None
+    started: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class OrderQuote:
     """What the Provider asks for one input.
 
     :param provider_fee: the signed fee to hand to the contract, None when the offered order is good as it is
-    :param valid_order: the offered order, if the Provider accepts it
+    :param valid_order: the transaction that started the offered order, if the Provider accepts it
     """
 
     provider_fee: dict[str, Any] | None
@@ -98,6 +103,9 @@ class OceanServices(Protocol):
 
     def resolve(self, did: str) -> dict[str, Any]:
         """Return the indexed DDO."""
+
+    def resolve_all(self, dids: list[str]) -> list[dict[str, Any]]:
+        """Return the indexed DDOs of several assets, in their order."""
 
     def wait_until_indexed(self, did: str, transaction: str, block: int, timeout: float) -> dict[str, Any]:
         """Return the DDO once the index shows a metadata transaction or a later one; ``timeout`` in seconds."""

@@ -17,6 +17,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_utils import keccak
 
+from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.environments import ComputeEnvironment
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
@@ -47,13 +48,13 @@ COMPRESSED = 1
 ENCRYPTED = 2
 # How long a Provider's list of endpoints may be kept, seconds. It changes with a Provider's release.
 ENDPOINTS_TTL = 600.0
+# How long its list of environments may be kept, seconds: its operator changes prices and limits while it runs.
+ENVIRONMENTS_TTL = 60.0
 # A request that was overtaken by one of the same wallet with a higher nonce is signed again.
 SIGNING_ATTEMPTS = 8
 
 _WORD = re.compile("0x[0-9a-fA-F]{1,64}")
 _BYTES = re.compile("0x([0-9a-fA-F]{2})*")
-
-_endpoints: dict[str, tuple[float, dict[str, str]]] = {}
 
 
 class ProviderServices:
@@ -85,14 +86,14 @@ class ProviderServices:
 
     def _endpoint(self, name: str) -> str:
         """Return the URL the Provider gives for one of its services; clients look each up at its root."""
-        kept = _endpoints.get(self.url)
-        if kept is None or time.monotonic() - kept[0] > ENDPOINTS_TTL:
+
+        def ask() -> dict[str, str]:
             what = "looking up the Provider's endpoints"
-            root = read_json(self._http.request("GET", self.url, what), what)
-            kept = (time.monotonic(), read_endpoints(root, self.url))
-            _endpoints[self.url] = kept
+            return read_endpoints(read_json(self._http.request("GET", self.url, what), what), self.url)
+
+        endpoints = cached(("endpoints", self.url), ENDPOINTS_TTL, ask)
         try:
-            return self.url + kept[1][name]
+            return self.url + endpoints[name]
         except KeyError:
             raise InvalidInputError(f"the Provider at {self.url} offers no {name}; is it too old?") from None
 
@@ -199,6 +200,25 @@ class ProviderServices:
             raise InvalidInputError(f"{what}: the metadata cache answers with something that is no DDO")
         return ddo
 
+    def resolve_all(self, dids: list[str]) -> list[dict[str, Any]]:
+        """Return the DDOs of several assets with one search, in their order.
+
+        :raises AssetNotFoundError: when Aquarius does not know one of them
+        """
+        if len(dids) == 1:
+            return [self.resolve(dids[0])]
+        what = f"resolving {', '.join(dids)}"
+        query = {"query": {"terms": {"_id": dids}}, "size": len(dids)}
+        answer = read_json(self._http.request("POST", f"{self._aquarius}/query", what, json=query), what)
+        try:
+            found = {str(hit["_id"]): dict(hit["_source"]) for hit in answer["hits"]["hits"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"{what}: the metadata cache answers in an unknown form ({error!r})"
+            ) from error
+        # Elasticsearch's search shows a new document about a second later than asking for it by its id.
+        return [found[did] if did in found else self.resolve(did) for did in dids]
+
     def wait_until_indexed(self, did: str, transaction: str, block: int, timeout: float) -> dict[str, Any]:
         """Return the DDO once Aquarius has indexed a transaction's metadata.
 
@@ -246,6 +266,9 @@ class ProviderServices:
 
     def environments(self) -> list[ComputeEnvironment]:
         """List the compute environments of the network's chain."""
+        return cached(("environments", self.url, self._chain_id), ENVIRONMENTS_TTL, self._ask_environments)
+
+    def _ask_environments(self) -> list[ComputeEnvironment]:
         what = "listing the compute environments"
         url = self._endpoint("computeEnvironments")
         listed = read_json(self._http.request("GET", url, what, params={"chainId": self._chain_id}), what)
@@ -411,7 +434,8 @@ def _asset(item: AssetInput) -> dict[str, Any]:
 
 def _order_quote(entry: dict[str, Any], item: AssetInput) -> OrderQuote:
     valid_order, fee = entry.get("validOrder") or None, entry.get("providerFee")
-    if valid_order is not None and str(valid_order).lower() != str(item.order).lower():
+    offered = {str(given).lower() for given in (item.order, item.started) if given}
+    if valid_order is not None and str(valid_order).lower() not in offered:
         raise ValueError(f"validOrder {valid_order}, which nobody offered")
     if valid_order is None and not (isinstance(fee, dict) and entry.get("datatoken")):
         raise KeyError("datatoken, providerFee")
