@@ -47,12 +47,14 @@ class Manifest:
     :param algorithm_did: the algorithm it ran
     :param dataset_dids: the datasets it read
     :param files: what is kept, in the job's order
+    :param cost: what was spent for it, as the task that paid tells it
     """
 
     job_id: str
     algorithm_did: str | None
     dataset_dids: list[str]
     files: list[Artifact]
+    cost: dict[str, Any] | None = None
 
     def write(self, path: ObjectStoragePath) -> str:
         """Write it as JSON and return its URI."""

@@ -47,7 +47,25 @@ class TransactionPendingError(TransientError):
 
 
 class OrderInUseError(TransientError):
-    """The order belongs to a job that is not finished; another job can start with it afterwards."""
+    """The order belongs to a job that is not finished; another job can start with it afterwards.
+
+    :param job_id: the job, None when it is not known or not started yet
+    :param provider_url: where it runs
+    :param consumer_address: whose it is
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str | None = None,
+        provider_url: str | None = None,
+        consumer_address: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.provider_url = provider_url
+        self.consumer_address = consumer_address
 
 
 class FeeCapError(TransientError):

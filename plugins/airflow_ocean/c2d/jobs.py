@@ -189,7 +189,10 @@ class Jobs:
         running = next((job for job in present if not job.is_finished), None)
         if running is not None:
             raise OrderInUseError(
-                f"order {running.agreement_id} runs {running.describe()}; wait for it or stop it, or pay for another order"
+                f"order {running.agreement_id} runs {running.describe()}; wait for it or stop it, or pay for another order",
+                job_id=running.id,
+                provider_url=order.provider_url,
+                consumer_address=running.owner,
             )
         if before is None:
             self._journal.save(step, {"jobs": [job.id for job in present]})

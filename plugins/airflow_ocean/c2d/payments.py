@@ -20,7 +20,7 @@ from airflow_ocean.c2d.units import ZERO_ADDRESS
 if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.datatokens import Exchange
-    from airflow_ocean.c2d.orders import Quote, QuotedAsset
+    from airflow_ocean.c2d.quotes import Quote, QuotedAsset
 
 logger = logging.getLogger(__name__)
 

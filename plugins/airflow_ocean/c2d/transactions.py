@@ -33,6 +33,7 @@ from airflow_ocean.c2d.errors import (
     TransactionRevertedError,
 )
 from airflow_ocean.c2d.limits import CostLimit
+from airflow_ocean.c2d.receipts import ordered_tokens, provider_fees, token_flow
 from airflow_ocean.c2d.units import format_units
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class MinedTransaction:
 
     :param fee: what its gas cost, wei
     :param spent: ERC-20 token address → amount that left the wallet, less what came in
+    :param provider_fees: what of it were Provider fees
+    :param orders: the datatokens that were ordered with
     """
 
     step: str
@@ -98,6 +101,8 @@ class MinedTransaction:
     gas_used: int
     fee: int
     spent: dict[str, int] = field(default_factory=dict)
+    provider_fees: dict[str, int] = field(default_factory=dict)
+    orders: tuple[str, ...] = ()
 
 
 @dataclass
@@ -374,8 +379,11 @@ class Transactions:
                 return None
         gas_used = int(receipt["gasUsed"], 16)
         fee = gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)
-        spent = token_flow(receipt["logs"], self.wallet.address)
-        mined = MinedTransaction(step, receipt["transactionHash"], block, gas_used, fee, spent)
+        logs = receipt["logs"]
+        mined = MinedTransaction(
+            step, receipt["transactionHash"], block, gas_used, fee,
+            token_flow(logs, self.wallet.address), provider_fees(logs), ordered_tokens(logs),
+        )  # fmt: skip
         if all(known.hash != mined.hash for known in self.mined):
             self.mined.append(mined)
             logger.info("%s: transaction %s is in block %d, gas %d", step, mined.hash, block, gas_used)

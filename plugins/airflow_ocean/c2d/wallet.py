@@ -83,6 +83,11 @@ def machine_lock(chain_id: int, what: str) -> FileLock:
     :param what: an address or a DID on that chain
     """
     name = hashlib.sha256(f"{chain_id}:{what}".encode()).hexdigest()[:24]
+    return FileLock(lock_folder() / f"{name}.lock")
+
+
+def lock_folder() -> Path:
+    """Return the folder of the locks by which this user's processes on this machine take turns."""
     folder = Path(tempfile.gettempdir()) / f"airflow-ocean-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return FileLock(folder / f"{name}.lock")
+    return folder

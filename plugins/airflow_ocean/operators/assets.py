@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean import parameters
+from airflow_ocean.assets import tell_outlets
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.links import OceanAssetLink, OceanTransactionLink
 from airflow_ocean.operators.base import OceanStepOperator
@@ -86,11 +87,22 @@ class _PublishOperator(OceanStepOperator):
         self.log.info("Publishing the %s %r", spec.kind, spec.name)
         with self.client(context) as client:
             published = client.assets.publish(spec)
+            self.push_cost(context, client)
         self.note_explorer_pages(transactions=published.transactions, nft_address=published.nft_address)
         instance = context["ti"]
         instance.xcom_push("nft_address", published.nft_address)
         instance.xcom_push("datatoken_address", published.datatoken_address)
         instance.xcom_push("transactions", published.transactions)
+        tell_outlets(
+            context,
+            self.outlets,
+            {
+                "did": published.did,
+                "kind": spec.kind,
+                "name": spec.name,
+                "datatoken_address": published.datatoken_address,
+            },
+        )
         return published.did
 
     def common_fields(self) -> dict[str, Any]:
@@ -171,7 +183,8 @@ class OceanPublishDatasetOperator(_PublishOperator):
     By default the asset offers compute only: whoever orders it may run allowed algorithms on the data, and never
     gets the data itself.
 
-    Returns the DID; pushes ``nft_address``, ``datatoken_address`` and ``transactions``.
+    Returns the DID; pushes ``nft_address``, ``datatoken_address``, ``transactions`` and ``cost``. The events of its
+    Airflow outlets have ``did``, ``kind``, ``name`` and ``datatoken_address`` in their extra.
 
     :param asset_name: (templated) the asset's title
     :param url: (templated) where the Provider finds the data; shorthand for one file of the type ``url``
@@ -251,8 +264,8 @@ class OceanPublishDatasetOperator(_PublishOperator):
 class OceanPublishAlgorithmOperator(_PublishOperator):
     """Publish an algorithm as an asset on the chain: a file, and the container image it runs in.
 
-    Returns the DID; pushes ``nft_address``, ``datatoken_address`` and ``transactions``. Further arguments are those
-    of :class:`OceanPublishDatasetOperator`.
+    Returns, pushes and tells its Airflow outlets what :class:`OceanPublishDatasetOperator` does. Further arguments are
+    those of that operator.
 
     :param asset_name: (templated) the asset's title
     :param url: (templated) where the Provider finds the algorithm's file
@@ -300,7 +313,8 @@ class OceanPublishAlgorithmOperator(_PublishOperator):
 class OceanAllowAlgorithmOperator(OceanStepOperator):
     """Allow an algorithm, or all algorithms of a publisher, to run on a dataset; or take that back.
 
-    Returns the dataset's DID; pushes ``transactions``, empty when nothing had to change.
+    Returns the dataset's DID; pushes ``transactions``, empty when nothing had to change, and ``cost``. When it allowed an
+    algorithm, the events of its Airflow outlets have ``dataset_did`` and ``algorithm_did`` in their extra.
 
     :param dataset_did: (templated) the dataset, owned by the connection's wallet
     :param algorithm_did: (templated) the algorithm to allow, with the file and container it has now
@@ -350,6 +364,7 @@ class OceanAllowAlgorithmOperator(OceanStepOperator):
                 result = client.assets.revoke_algorithm(dataset, **target)
             else:
                 result = client.assets.allow_algorithm(dataset, **target)
+            self.push_cost(context, client)
         self.note_explorer_pages(transactions=result.transactions)
         self.log.info(
             "Dataset %s %s %s%s",
@@ -359,4 +374,6 @@ class OceanAllowAlgorithmOperator(OceanStepOperator):
             "" if result.transactions else " (as before: no transaction needed)",
         )
         context["ti"].xcom_push("transactions", result.transactions)
+        if algorithm is not None and not self.revoke:
+            tell_outlets(context, self.outlets, {"dataset_did": result.did, "algorithm_did": algorithm})
         return result.did

@@ -84,6 +84,12 @@ class OceanStepOperator(OceanBaseOperator):
         journal = TaskStateJournal(context, force_new=parameters.boolean("force_new", self.force_new))
         return self.hook.get_client(journal, parameters.cost_limit("max_cost", self.max_cost))
 
+    def push_cost(self, context: Context, client: OceanClient) -> None:
+        """Push what the task's transactions cost, those of its earlier tries included, as ``cost``."""
+        from airflow_ocean.c2d.costs import Cost
+
+        context["ti"].xcom_push("cost", Cost.of(client.transactions.mined).to_dict())
+
     def note_explorer_pages(
         self, *, transactions: list[str] | tuple[str, ...] = (), nft_address: str | None = None
     ) -> None:

@@ -18,10 +18,12 @@ from airflow_ocean.artifacts import (
     open_artifact,
     path_segment,
 )
-from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
+from airflow_ocean.assets import OCEAN_ORDERS, AssetStateOrders, holder_of, is_live, tell_outlets
+from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError, OrderInUseError
 from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.links import OceanTransactionLink
 from airflow_ocean.operators.base import OceanBaseOperator, OceanStepOperator
+from airflow_ocean.operators.waiting import defer_until_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.jobs import Job, ResultFile
+    from airflow_ocean.c2d.order_book import OrderBook
 
+_DAY = 24 * 3600
 _LONGEST_DURATION = 366 * 24 * 3600
 _MEGABYTE = 1024 * 1024
 _LARGEST_PLOT = 100 * _MEGABYTE
@@ -39,8 +43,12 @@ _LARGEST_PLOT = 100 * _MEGABYTE
 class OceanPayForComputeOperator(OceanStepOperator):
     """Order the datasets and the algorithm of a compute job, and pay the Provider's fee.
 
-    Orders that are still good are used again. Each new order costs one datatoken of its asset; if the wallet
-    holds none it is taken from the asset's dispenser or bought at its fixed rate, where it has one.
+    Each new order costs one datatoken of its asset; if the wallet holds none it is taken from the asset's dispenser or
+    bought at its fixed rate, where it has one.
+
+    With ``reuse_orders``, orders are kept in the state store of the Airflow asset ``ocean_orders``, which becomes an inlet
+    of the task, and are used again: one that is still good costs nothing, one whose fee's time is over is renewed, and
+    only what has expired is ordered anew. An order serves one unfinished job at a time.
 
     Returns the list of order transaction ids, datasets first; pushes ``order``, which
     :class:`OceanStartComputeOperator` takes, and ``cost``.
@@ -48,7 +56,12 @@ class OceanPayForComputeOperator(OceanStepOperator):
     :param dataset_dids: (templated) the datasets: a DID, a list of them, or its JSON text
     :param algorithm_did: (templated) the algorithm
     :param environment: (templated) where to compute: ``free``, ``cheapest``, or an environment's id
-    :param duration: (templated) seconds the environment is paid for
+    :param duration: (templated) seconds the environment is paid for; with ``reuse_orders`` a time that several runs fall
+        into costs one payment
+    :param reuse_orders: use orders again, and keep the new ones for later runs
+    :param when_in_use: (templated) what to do with ``reuse_orders`` when an unfinished job has the order that would be used:
+        ``wait`` until it is over, deferred, or ``order_anew``, pay for another order
+    :param order_wait: (templated) seconds to wait for an order altogether
     :param max_cost: (templated) the most that prices, fees and gas may be: an amount in whole tokens that holds for each
         token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text
     :param ocean_conn_id: (templated) the consumer's connection
@@ -60,6 +73,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
         "algorithm_did",
         "environment",
         "duration",
+        "when_in_use",
+        "order_wait",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 
@@ -70,9 +85,18 @@ class OceanPayForComputeOperator(OceanStepOperator):
         algorithm_did: str,
         environment: str = "free",
         duration: int | str = 3600,
+        reuse_orders: bool = False,
+        when_in_use: str = "wait",
+        order_wait: int | str = _DAY,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if reuse_orders:
+            # Airflow hands out the state stores of a task's inlets and outlets only.
+            self.add_inlets([OCEAN_ORDERS])
+        self.reuse_orders = reuse_orders
+        self.when_in_use = when_in_use
+        self.order_wait = order_wait
         self.dataset_dids = dataset_dids
         self.algorithm_did = algorithm_did
         self.environment = environment
@@ -84,14 +108,43 @@ class OceanPayForComputeOperator(OceanStepOperator):
         algorithm = parameters.did("algorithm_did", self.algorithm_did)
         environment = parameters.text("environment", self.environment)
         duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
-        with self.client(context) as client:
-            quote = client.orders.quote(datasets, algorithm, environment=environment, duration=duration)
-            order = client.orders.pay(quote)
+        when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
+        order_wait = parameters.whole_number("order_wait", self.order_wait, least=0, most=_LONGEST_DURATION)
+        try:
+            with self.client(context) as client:
+                if self.reuse_orders:
+                    order = self._order_book(client, context).pay(
+                        datasets,
+                        algorithm,
+                        environment=environment,
+                        duration=duration,
+                        when_in_use="wait" if when_in_use == "wait" else "order_anew",
+                    )
+                else:
+                    quote = client.orders.quote(
+                        datasets, algorithm, environment=environment, duration=duration
+                    )
+                    order = client.orders.pay(quote)
+        except OrderInUseError as error:
+            defer_until_free(self, context, error, order_wait, "go_on")
+            raise AssertionError from error  # deferring raises
         self.note_explorer_pages(transactions=order.transactions)
         # By way of its text, as an XCom keeps tuples as objects of Airflow's own and not as plain JSON.
         context["ti"].xcom_push("order", json.loads(json.dumps(order.to_dict())))
         context["ti"].xcom_push("cost", order.cost)
         return list(order.transactions)
+
+    def go_on(self, context: Context, event: Any) -> list[str]:
+        """Try again after a wait; whatever the job's end was, its order is free."""
+        return self.execute(context)
+
+    @staticmethod
+    def _order_book(client: OceanClient, context: Context) -> OrderBook:
+        from airflow_ocean.c2d.order_book import OrderBook
+
+        return OrderBook(
+            client, AssetStateOrders(context), holder_of(context), lambda holder: is_live(context, holder)
+        )
 
 
 class OceanStartComputeOperator(OceanStepOperator):
@@ -102,6 +155,9 @@ class OceanStartComputeOperator(OceanStepOperator):
     :param order: (templated) what :class:`OceanPayForComputeOperator` pushed as ``order``
     :param custom_data: (templated) parameters for the algorithm, a JSON object or its text; it finds them in
         ``/data/inputs/algoCustomData.json``
+    :param wait_for_order: when another unfinished job has the order, wait until it is over, deferred, and start then;
+        otherwise the task is retried like after any error that may pass
+    :param order_wait: (templated) seconds to wait for the order altogether
     :param ocean_conn_id: (templated) the consumer's connection
     """
 
@@ -109,14 +165,23 @@ class OceanStartComputeOperator(OceanStepOperator):
         *OceanStepOperator.template_fields,
         "order",
         "custom_data",
+        "order_wait",
     )
 
     def __init__(
-        self, *, order: dict[str, Any] | str, custom_data: dict[str, Any] | str | None = None, **kwargs: Any
+        self,
+        *,
+        order: dict[str, Any] | str,
+        custom_data: dict[str, Any] | str | None = None,
+        wait_for_order: bool = False,
+        order_wait: int | str = _DAY,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.order = order
         self.custom_data = custom_data
+        self.wait_for_order = wait_for_order
+        self.order_wait = order_wait
 
     def execute(self, context: Context) -> str:
         """Start the job and return its id."""
@@ -127,12 +192,22 @@ class OceanStartComputeOperator(OceanStepOperator):
             raise InvalidInputError("order is empty; it is what the task that paid pushed as 'order'")
         order = Order.from_dict(described)
         custom_data = parameters.json_object("custom_data", self.custom_data)
-        with self.client(context) as client:
-            job = client.jobs.start(order, custom_data=custom_data)
-            consumer_address = client.address
+        order_wait = parameters.whole_number("order_wait", self.order_wait, least=0, most=_LONGEST_DURATION)
+        try:
+            with self.client(context) as client:
+                job = client.jobs.start(order, custom_data=custom_data)
+                consumer_address = client.address
+        except OrderInUseError as error:
+            if self.wait_for_order:
+                defer_until_free(self, context, error, order_wait, "go_on")
+            raise
         context["ti"].xcom_push("provider_url", order.provider_url)
         context["ti"].xcom_push("consumer_address", consumer_address)
         return job.id
+
+    def go_on(self, context: Context, event: Any) -> str:
+        """Try again after a wait; whatever the other job's end was, the order is free."""
+        return self.execute(context)
 
 
 class OceanStopComputeOperator(OceanBaseOperator):
@@ -170,10 +245,12 @@ class OceanFetchResultsOperator(OceanBaseOperator):
     """Fetch the results of a compute job that is over, streamed into the artifact base.
 
     Returns the list of artifact URIs in the job's order; pushes the URI of the ``manifest``, a JSON file that says of
-    each its name, type, size and SHA-256. A retry fetches only what is not there yet, whole and unchanged.
+    each its name, type, size and SHA-256. A retry fetches only what is not there yet, whole and unchanged. The events of
+    its Airflow outlets have ``job_id``, ``manifest`` and ``artifacts`` in their extra.
 
     :param job_id: (templated) the job
     :param provider_url: (templated) the Provider that ran it, the connection's own by default
+    :param cost: (templated) what the job cost, for the manifest: what :class:`OceanPayForComputeOperator` pushed as ``cost``
     :param include_logs: fetch the logs, too, not only what the algorithm wrote
     :param max_bytes: (templated) the most one file may have, and all together
     :param artifact_base: (templated) folder or object storage URL to keep results below; by default the connection's,
@@ -185,6 +262,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         *OceanBaseOperator.template_fields,
         "job_id",
         "provider_url",
+        "cost",
         "max_bytes",
         "artifact_base",
     )
@@ -194,6 +272,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         *,
         job_id: str,
         provider_url: str | None = None,
+        cost: dict[str, Any] | str | None = None,
         include_logs: bool = True,
         max_bytes: int | str = 1024 * _MEGABYTE,
         artifact_base: str | None = None,
@@ -202,6 +281,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         super().__init__(**kwargs)
         self.job_id = job_id
         self.provider_url = provider_url
+        self.cost = cost
         self.include_logs = include_logs
         self.max_bytes = max_bytes
         self.artifact_base = artifact_base
@@ -212,6 +292,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
 
         job_id = parameters.text("job_id", self.job_id)
         provider_url = parameters.optional_text("provider_url", self.provider_url)
+        cost = parameters.json_object("cost", self.cost)
         max_bytes = parameters.whole_number("max_bytes", self.max_bytes, least=1, most=10**15)
         folder = artifact_folder(
             context,
@@ -230,11 +311,13 @@ class OceanFetchResultsOperator(OceanBaseOperator):
                     artifact = self._fetch(client, job, file, target, max_bytes, provider_url)
                     journal.save(step, asdict(artifact))
                 files.append(artifact)
-        manifest = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files).write(
-            folder / MANIFEST_NAME
-        )
+        content = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files, cost)
+        manifest = content.write(folder / MANIFEST_NAME)
         context["ti"].xcom_push("manifest", manifest)
-        return [file.uri for file in files]
+        artifacts = [file.uri for file in files]
+        extra = {"job_id": job.id, "manifest": manifest, "artifacts": artifacts}
+        tell_outlets(context, self.outlets, extra)
+        return artifacts
 
     def _wanted(self, job: Job, max_bytes: int) -> list[ResultFile]:
         if not job.is_finished:

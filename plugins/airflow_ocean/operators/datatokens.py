@@ -29,7 +29,7 @@ class OceanTransferDatatokensOperator(OceanStepOperator):
     its own. ``dispense`` and ``buy``: the connection's wallet is the consumer and takes free ones from the asset's
     dispenser, or buys them at its fixed rate.
 
-    Returns the list of transaction hashes.
+    Returns the list of transaction hashes; pushes ``cost``.
 
     :param asset_dids: (templated) whose datatokens: a DID, a list of them, or its JSON text
     :param amount: (templated) of each asset, in whole datatokens; text or Decimal, never a float
@@ -84,6 +84,7 @@ class OceanTransferDatatokensOperator(OceanStepOperator):
             assets = [client.assets.resolve(did) for did in asset_dids]
             for asset in assets:
                 transactions += _move(client, method, asset, amount, receiver)
+            self.push_cost(context, client)
         self.note_explorer_pages(transactions=transactions)
         return transactions
 

@@ -1,0 +1,74 @@
+"""The Airflow assets of this package: what was published and allowed, new results, and the orders kept from run to run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+from airflow_ocean.c2d.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# Events of the first three are emitted by the operators that have them as outlets; what their extra holds is said there.
+OCEAN_DATASET = Asset("ocean_dataset", uri="ocean://dataset")
+OCEAN_ALGORITHM = Asset("ocean_algorithm", uri="ocean://algorithm")
+OCEAN_COMPUTABLE = Asset("ocean_computable", uri="ocean://computable")
+OCEAN_RESULT = Asset("ocean_result", uri="ocean://result")
+# Has no events: its state store keeps the orders. A task reaches the store of an asset that is one of its inlets.
+OCEAN_ORDERS = Asset("ocean_orders", uri="ocean://orders")
+
+
+def tell_outlets(context: Context, outlets: list[Any], extra: dict[str, Any]) -> None:
+    """Put what a task did into the events of its outlets, which Airflow makes when the task succeeds.
+
+    :param outlets: the task's; what is no asset is left alone
+    :param extra: plain JSON
+    """
+    for outlet in outlets:
+        if isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra.update(extra)
+
+
+class AssetStateOrders:
+    """The orders in the state store of :data:`OCEAN_ORDERS`, which lasts across runs and DAGs.
+
+    :param context: the context of a task that has the asset as an inlet
+    :raises InvalidInputError: when the context has no asset state store
+    """
+
+    def __init__(self, context: Context) -> None:
+        stores = context.get("asset_state_store")
+        if stores is None:
+            raise InvalidInputError(
+                "this task has no asset_state_store, in which orders are kept from run to run; run it with Airflow 3.3 or "
+                "later, by a scheduler or dag.test(), or set reuse_orders to False"
+            )
+        self._store: Any = stores[OCEAN_ORDERS]
+
+    def get(self, key: str) -> Any:
+        """Return what is kept, None when nothing is."""
+        return self._store.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        self._store.set(key, value)
+
+
+def holder_of(context: Context) -> str:
+    """Name the task instance of a context, for a claim on an order."""
+    instance = context["ti"]
+    return json.dumps([instance.dag_id, instance.run_id, instance.task_id, instance.map_index])
+
+
+def is_live(context: Context, holder: str) -> bool:
+    """Say whether the run of a holder goes on, so that it may still start the job that it paid for."""
+    dag_id, run_id, _, _ = json.loads(holder)
+    instance: Any = context["ti"]
+    try:
+        return str(instance.get_dagrun_state(dag_id, run_id)) in ("running", "queued")
+    except AirflowRuntimeError:  # the run was deleted
+        return False

@@ -1,0 +1,51 @@
+"""What a transaction's receipt says about tokens: transfers, Provider fees and orders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eth_utils import keccak, to_checksum_address
+
+TRANSFER_TOPIC = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
+# ERC20Template's events; an order's token and a fee's token, payer and amount are where the code below reads them.
+_ORDER = "OrderStarted(address,address,uint256,uint256,uint256,address,uint256)"
+_FEE = "ProviderFee(address,address,uint256,bytes,uint8,bytes32,bytes32,uint256)"
+ORDER_TOPIC, FEE_TOPIC = ("0x" + keccak(text=event).hex() for event in (_ORDER, _FEE))
+
+
+def token_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
+    """Return what a transaction's ERC-20 transfers took from a wallet: token address → amount, less what came in.
+
+    Source of the layout: ERC-20, event ``Transfer(address indexed from, address indexed to, uint256 value)``. That of
+    ERC-721 has a third indexed field and no data.
+    """
+    flow: dict[str, int] = {}
+    for log in logs:
+        if len(log["topics"]) != 3 or log["topics"][0] != TRANSFER_TOPIC:
+            continue
+        sender, receiver = (to_checksum_address("0x" + topic[-40:]) for topic in log["topics"][1:])
+        sign = (sender == wallet) - (receiver == wallet)
+        if sign:
+            token = to_checksum_address(log["address"])
+            flow[token] = flow.get(token, 0) + sign * int(log["data"], 16)
+    return flow
+
+
+def provider_fees(logs: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the Provider fees that a transaction paid: token address → amount."""
+    fees: dict[str, int] = {}
+    for log in logs:
+        if len(log["topics"]) == 3 and log["topics"][0] == FEE_TOPIC and len(log["data"]) >= 66:
+            token = to_checksum_address("0x" + log["topics"][2][-40:])
+            amount = int(log["data"][2:66], 16)
+            fees |= {token: fees.get(token, 0) + amount} if amount else {}
+    return fees
+
+
+def ordered_tokens(logs: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the datatokens that a transaction started orders with."""
+    return tuple(
+        to_checksum_address(log["address"])
+        for log in logs
+        if log["topics"] and log["topics"][0] == ORDER_TOPIC
+    )
