@@ -10,6 +10,10 @@
 5. The Provider carries the algorithm to the data; Bob waits without holding a worker (`wait_for_compute`).
 6. Bob fetches the result and plots it (`fetch_and_plot`).
 
+What was published and allowed, and each result, are Airflow assets too (`ocean_dataset`, `ocean_algorithm`,
+`ocean_computable`, `ocean_result`): other DAGs can be scheduled on them, and `ocean_c2d_recurring` computes with what this
+one published last.
+
 Two connections of the type *Ocean* are needed: `ocean_alice` and `ocean_bob`, each a wallet on the same network.
 The defaults run the Branin example on the local network: a Gaussian process learns a function from 225 points.
 """
@@ -21,6 +25,7 @@ import os
 import pendulum
 from airflow.sdk import DAG, Param, TaskGroup
 
+from airflow_ocean.assets import OCEAN_ALGORITHM, OCEAN_COMPUTABLE, OCEAN_DATASET, OCEAN_RESULT
 from airflow_ocean.operators.assets import (
     OceanAllowAlgorithmOperator,
     OceanPublishAlgorithmOperator,
@@ -146,6 +151,7 @@ with DAG(
         ocean_conn_id="ocean_alice",
         asset_name="{{ params.dataset_name }}",
         url="{{ params.dataset_url }}",
+        outlets=[OCEAN_DATASET],
     )
     publish_algorithm = OceanPublishAlgorithmOperator(
         task_id="publish_algorithm",
@@ -156,12 +162,14 @@ with DAG(
         tag="{{ params.container_tag }}",
         checksum="{{ params.container_checksum }}",
         entrypoint="{{ params.container_entrypoint }}",
+        outlets=[OCEAN_ALGORITHM],
     )
     allow_algorithm = OceanAllowAlgorithmOperator(
         task_id="allow_algorithm",
         ocean_conn_id="ocean_alice",
         dataset_did=publish_dataset.output,
         algorithm_did=publish_algorithm.output,
+        outlets=[OCEAN_COMPUTABLE],
     )
     transfer_datatokens = OceanTransferDatatokensOperator(
         task_id="transfer_datatokens",
@@ -179,6 +187,7 @@ with DAG(
         algorithm_did=publish_algorithm.output,
         environment="{{ params.environment }}",
         duration="{{ params.duration }}",
+        reuse_orders=True,
     )
     start_compute = OceanStartComputeOperator(
         task_id="start_compute",
@@ -202,6 +211,8 @@ with DAG(
             ocean_conn_id="ocean_bob",
             job_id=wait_for_compute.output,
             provider_url=start_compute.output["provider_url"],
+            cost=pay_for_compute.output["cost"],
+            outlets=[OCEAN_RESULT],
         )
         OceanPlotOperator(
             task_id="plot",

@@ -91,6 +91,75 @@ def plot_surface(
     return figures
 
 
+def plot_several(
+    results: Sequence[tuple[str, Sequence[Sequence[float]] | NDArray[Any]]],
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    title: str = "Models of the Branin function, side by side",
+    subtitle: str = "",
+    missing: int = 0,
+    width: int = 1200,
+) -> list[FitFigures]:
+    """Draw the errors of several models as small maps with one colour scale, the best model first.
+
+    :param results: label and predictions of each, as :func:`plot_surface` takes them
+    :param target: file to write, or a binary stream
+    :param title: headline of the picture
+    :param subtitle: a second, smaller line
+    :param missing: how many results are not there because their job failed; said in the picture
+    :param width: width in pixels
+    :return: the error figures of each, in the order of the picture
+    :raises ValueError: there is no result, or one of them is not 15 × 15 finite numbers
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not results:
+        raise ValueError("there is no result to draw")
+    checked = [(label, _checked(predictions)) for label, predictions in results]
+    ranked = sorted(
+        ((fit_figures(grid), label, grid) for label, grid in checked), key=lambda model: model[0].rmse
+    )
+    truth = np.array(surface())
+    # Below this the colours would show rounding, not errors.
+    largest = max(max(figures.max_error for figures, _, _ in ranked), 1e-3)
+    columns = min(len(ranked), 4)
+    rows = -(-len(ranked) // columns)
+    height = 2.2 + 3.1 * rows
+    figure = Figure(figsize=(12, height), dpi=width / 12, facecolor="white")
+    FigureCanvasAgg(figure)
+    failed = f"{missing} of {len(ranked) + missing} jobs failed" if missing else ""
+    for text, size, colour, below in (
+        (title, 21, _INK, 0.55),
+        (" · ".join(part for part in (subtitle, failed) if part), 13, _FAINT, 0.9),
+    ):
+        line = _shortened(text, 110)
+        weight = "bold" if colour == _INK else "normal"
+        figure.text(0.04, 1 - below / height, line, size=size, color=colour, weight=weight, parse_math=False)
+    grid_spec = figure.add_gridspec(
+        rows, columns, left=0.05, right=0.89, bottom=0.5 / height, top=1 - 1.7 / height, hspace=0.45
+    )
+    maps = []
+    for place, (figures, label, grid) in enumerate(ranked):
+        axes = figure.add_subplot(grid_spec[place // columns, place % columns])
+        drawn = axes.pcolormesh(
+            axis(X0_RANGE), axis(X1_RANGE), grid - truth, cmap="RdBu_r", shading="nearest"
+        )
+        drawn.set_clim(-largest, largest)
+        maps.append(drawn)
+        heading = f"{_shortened(label, 26)}\nRMSE {figures.rmse:.4g}, R² {figures.r2:.4f}"
+        axes.set_title(heading, size=11, color=_INK, loc="left", parse_math=False)
+        axes.set_xticks(axis(X0_RANGE, 4))
+        axes.set_yticks(axis(X1_RANGE, 4))
+        axes.tick_params(labelsize=9, colors=_INK)
+    bar = figure.colorbar(maps[0], cax=figure.add_axes((0.915, 0.5 / height, 0.015, 1 - 2.2 / height)))
+    bar.ax.set_title("error", size=11, color=_INK)
+    bar.ax.tick_params(labelsize=9, colors=_INK)
+    figure.savefig(target, format="png")
+    return [figures for figures, _, _ in ranked]
+
+
 def _checked(predictions: Sequence[Sequence[float]] | NDArray[Any]) -> Grid:
     """Return predictions as an array of floats, or say what is wrong with them."""
     import numpy as np

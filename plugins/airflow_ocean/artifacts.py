@@ -48,6 +48,7 @@ class Manifest:
     :param dataset_dids: the datasets it read
     :param files: what is kept, in the job's order
     :param cost: what was spent for it, as the task that paid tells it
+    :param label: what tells the job from others
     """
 
     job_id: str
@@ -55,6 +56,7 @@ class Manifest:
     dataset_dids: list[str]
     files: list[Artifact]
     cost: dict[str, Any] | None = None
+    label: str | None = None
 
     def write(self, path: ObjectStoragePath) -> str:
         """Write it as JSON and return its URI."""

@@ -18,6 +18,7 @@ OCEAN_DATASET = Asset("ocean_dataset", uri="ocean://dataset")
 OCEAN_ALGORITHM = Asset("ocean_algorithm", uri="ocean://algorithm")
 OCEAN_COMPUTABLE = Asset("ocean_computable", uri="ocean://computable")
 OCEAN_RESULT = Asset("ocean_result", uri="ocean://result")
+_FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 # Has no events: its state store keeps the orders. A task reaches the store of an asset that is one of its inlets.
 OCEAN_ORDERS = Asset("ocean_orders", uri="ocean://orders")
 
@@ -65,10 +66,16 @@ def holder_of(context: Context) -> str:
 
 
 def is_live(context: Context, holder: str) -> bool:
-    """Say whether the run of a holder goes on, so that it may still start the job that it paid for."""
-    dag_id, run_id, _, _ = json.loads(holder)
+    """Say whether the run of a holder goes on, so that it may still start the job that it paid for.
+
+    Of a mapped task group only the holder's own member counts: another one may go on for long after it has failed.
+    """
+    dag_id, run_id, _, map_index = json.loads(holder)
     instance: Any = context["ti"]
     try:
-        return str(instance.get_dagrun_state(dag_id, run_id)) in ("running", "queued")
+        if map_index is None or map_index < 0:
+            return str(instance.get_dagrun_state(dag_id, run_id)) in ("running", "queued")
+        states = instance.get_task_states(dag_id, map_index=map_index, run_ids=[run_id])
+        return any(state not in _FINISHED for tasks in states.values() for state in tasks.values())
     except AirflowRuntimeError:  # the run was deleted
         return False

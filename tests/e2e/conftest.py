@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +35,7 @@ def airflow_home(localnet: NetworkSettings) -> Iterator[Path]:
 
 @dataclass
 class FinishedRun:
-    """A DAG run that is over.
+    """A DAG run that is over. Members of a mapped task are told apart as in ``task_id[0]``.
 
     :param states: each task's state
     :param tries: how often each task was tried
@@ -47,6 +48,10 @@ class FinishedRun:
     xcoms: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+def _name(row: Any) -> str:
+    return row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]"
+
+
 @pytest.fixture(scope="session")
 def run_dag(airflow_home: Path) -> Callable[..., FinishedRun]:
     """Run a DAG of the project to its end through ``dag.test()``, with a configuration for its params."""
@@ -54,18 +59,19 @@ def run_dag(airflow_home: Path) -> Callable[..., FinishedRun]:
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
 
-    def run(dag_id: str, **configuration: Any) -> FinishedRun:
+    def run(dag_id: str, logical_date: datetime | None = None, **configuration: Any) -> FinishedRun:
         dag = DagBag(PROJECT / "dags").dags[dag_id]
-        dag_run = dag.test(run_conf=configuration)
+        dag_run = dag.test(run_conf=configuration, logical_date=logical_date or datetime.now(UTC))
         finished = FinishedRun(dag_run.run_id)
         with create_session() as session:
             for instance in dag_run.get_task_instances(session=session):
-                finished.states[instance.task_id] = str(instance.state)
-                finished.tries[instance.task_id] = instance.try_number
+                name = _name(instance)
+                finished.states[name] = str(instance.state)
+                finished.tries[name] = instance.try_number
             for xcom in session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_id)):
                 if not xcom.key.startswith("_link_"):
                     # As it is stored: what is not plain JSON shows as Airflow's own encoding of it.
-                    finished.xcoms.setdefault(xcom.task_id, {})[xcom.key] = xcom.value
+                    finished.xcoms.setdefault(_name(xcom), {})[xcom.key] = xcom.value
         return finished
 
     return run

@@ -74,10 +74,10 @@ def test_every_task_succeeds_at_its_first_try(run):
 def test_the_xcoms_are_those_of_the_contract(run):
     # The deadline is there if the job was not already over when the sensor first looked.
     assert {task: set(values) - {"deadline"} for task, values in run.xcoms.items()} == {
-        "publish_dataset": {"return_value", "nft_address", "datatoken_address", "transactions"},
-        "publish_algorithm": {"return_value", "nft_address", "datatoken_address", "transactions"},
-        "allow_algorithm": {"return_value", "transactions"},
-        "transfer_datatokens": {"return_value"},
+        "publish_dataset": {"return_value", "nft_address", "datatoken_address", "transactions", "cost"},
+        "publish_algorithm": {"return_value", "nft_address", "datatoken_address", "transactions", "cost"},
+        "allow_algorithm": {"return_value", "transactions", "cost"},
+        "transfer_datatokens": {"return_value", "cost"},
         "pay_for_compute": {"return_value", "order", "cost"},
         "start_compute": {"return_value", "provider_url", "consumer_address"},
         "wait_for_compute": {"return_value", "status", "duration"},
@@ -167,6 +167,7 @@ def test_the_artifacts_are_what_the_manifest_says(run, module_artifacts):
     assert manifest["dataset_dids"] == [run.xcoms["publish_dataset"]["return_value"]]
     assert manifest["algorithm_did"] == run.xcoms["publish_algorithm"]["return_value"]
     assert [file["uri"] for file in manifest["files"]] == fetched["return_value"]
+    assert manifest["cost"] == run.xcoms["pay_for_compute"]["cost"]
     assert {file["type"] for file in manifest["files"]} >= {"output", "algorithmLog"}
     for file in manifest["files"]:
         content = path_of(file["uri"]).read_bytes()

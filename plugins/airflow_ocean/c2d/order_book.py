@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import json
 import logging
+import random
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.quotes import JobAssets
 
 logger = logging.getLogger(__name__)
-
-WhenInUse = Literal["wait", "order_anew"]
 
 _CHOICE, _PAID = "orders to use again", "paid order"
 # How long a run may take from paying to starting before another one may have its order, seconds. Its start then waits.
@@ -157,7 +156,7 @@ class OrderBook:
         *,
         environment: str = "free",
         duration: int = 3600,
-        when_in_use: WhenInUse = "wait",
+        most_orders: int = 1,
     ) -> Order:
         """Pay what a job takes beyond the orders that are still good.
 
@@ -166,9 +165,10 @@ class OrderBook:
 
         :param environment: ``free``, ``cheapest``, or an environment's id
         :param duration: for how long a fee is paid when one has to be paid, seconds
-        :param when_in_use: what to do when an unfinished job, or a run that is about to start one, has the order:
-            ``wait`` raises, ``order_anew`` pays for another one
-        :raises OrderInUseError: with the job in ``job_id``, None when it is not started yet; nothing was spent
+        :param most_orders: how many orders may have unfinished jobs, or runs that are about to start one: as long as there
+            are fewer, another one is paid for
+        :raises OrderInUseError: when there are as many; with the job of one in ``job_id``, None when none is started yet.
+            Nothing was spent
         """
         journal = self._client.transactions.journal
         paid = journal.load(_PAID)
@@ -183,7 +183,7 @@ class OrderBook:
         )
         with self._turn(assets, chosen):
             if choice is None:
-                choice = self._choose(assets, chosen, duration, when_in_use)
+                choice = self._choose(assets, chosen, duration, most_orders)
                 journal.save(_CHOICE, choice.to_dict())
             order = self._pay(assets, chosen, choice)
             journal.save(_PAID, json.loads(json.dumps(order.to_dict())))
@@ -204,7 +204,7 @@ class OrderBook:
     # ------------------------------------------------------------------ choosing
 
     def _choose(
-        self, assets: JobAssets, environment: ComputeEnvironment, duration: int, when_in_use: WhenInUse
+        self, assets: JobAssets, environment: ComputeEnvironment, duration: int, most_orders: int
     ) -> _Choice:
         now = int(time.time())
         agreement = _agreement(assets, environment)
@@ -215,7 +215,7 @@ class OrderBook:
             for asset, service in assets.items
         }
         known: dict[str, KeptOrder] = {}
-        mine = self._free_one(candidates[agreement.did], assets.provider_url, when_in_use, agreement.did)
+        mine = self._free_one(candidates[agreement.did], assets.provider_url, most_orders, agreement.did)
         if mine is not None:
             known[agreement.did] = mine
         until = now + duration
@@ -246,7 +246,7 @@ class OrderBook:
         return sorted(usable, key=lambda kept: kept.order.valid_until)
 
     def _free_one(
-        self, candidates: list[KeptOrder], provider_url: str, when_in_use: WhenInUse, did: str
+        self, candidates: list[KeptOrder], provider_url: str, most_orders: int, did: str
     ) -> KeptOrder | None:
         """Return the best order that no unfinished job has, and no other run is about to start one with."""
         if not candidates:
@@ -261,12 +261,14 @@ class OrderBook:
                     kept, claim=Claim(self._holder, int(time.time()), tuple(job.id for job in own))
                 )
             reasons.append(reason)
-        if when_in_use == "order_anew":
+        if len(reasons) < most_orders:
             logger.info("Ordering %s anew: %s", did, "; ".join(text for text, _ in reasons))
             return None
-        text, job_id = next((reason for reason in reasons if reason[1]), reasons[0])
+        # Whichever: of many that wait, some wait for each job.
+        text, job_id = random.choice([reason for reason in reasons if reason[1]] or reasons)
         raise OrderInUseError(
-            f"the order of {did} is in use: {text}; wait for it, or pay with when_in_use='order_anew'. Nothing was spent",
+            f"{len(reasons)} order(s) of {did} in use, {most_orders} may be: {text}; wait for it, or allow more orders. "
+            "Nothing was spent",
             job_id=job_id,
             provider_url=provider_url,
             consumer_address=self._client.address,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _DAY = 24 * 3600
 _LONGEST_DURATION = 366 * 24 * 3600
 _MEGABYTE = 1024 * 1024
-_LARGEST_PLOT = 100 * _MEGABYTE
+LARGEST_PLOT = 100 * _MEGABYTE
 
 
 class OceanPayForComputeOperator(OceanStepOperator):
@@ -61,6 +61,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
     :param reuse_orders: use orders again, and keep the new ones for later runs
     :param when_in_use: (templated) what to do with ``reuse_orders`` when an unfinished job has the order that would be used:
         ``wait`` until it is over, deferred, or ``order_anew``, pay for another order
+    :param most_orders: (templated) of how many orders to have unfinished jobs at once when ordering anew; beyond that the
+        task waits. It so limits how many jobs of the algorithm (in a paid environment: on the first dataset) run at once
     :param order_wait: (templated) seconds to wait for an order altogether
     :param max_cost: (templated) the most that prices, fees and gas may be: an amount in whole tokens that holds for each
         token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text
@@ -74,6 +76,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         "environment",
         "duration",
         "when_in_use",
+        "most_orders",
         "order_wait",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
@@ -87,6 +90,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         duration: int | str = 3600,
         reuse_orders: bool = False,
         when_in_use: str = "wait",
+        most_orders: int | str = 16,
         order_wait: int | str = _DAY,
         **kwargs: Any,
     ) -> None:
@@ -96,6 +100,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
             self.add_inlets([OCEAN_ORDERS])
         self.reuse_orders = reuse_orders
         self.when_in_use = when_in_use
+        self.most_orders = most_orders
         self.order_wait = order_wait
         self.dataset_dids = dataset_dids
         self.algorithm_did = algorithm_did
@@ -109,6 +114,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         environment = parameters.text("environment", self.environment)
         duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
         when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
+        most_orders = parameters.whole_number("most_orders", self.most_orders, least=1, most=64)
         order_wait = parameters.whole_number("order_wait", self.order_wait, least=0, most=_LONGEST_DURATION)
         try:
             with self.client(context) as client:
@@ -118,7 +124,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
                         algorithm,
                         environment=environment,
                         duration=duration,
-                        when_in_use="wait" if when_in_use == "wait" else "order_anew",
+                        most_orders=1 if when_in_use == "wait" else most_orders,
                     )
                 else:
                     quote = client.orders.quote(
@@ -127,7 +133,6 @@ class OceanPayForComputeOperator(OceanStepOperator):
                     order = client.orders.pay(quote)
         except OrderInUseError as error:
             defer_until_free(self, context, error, order_wait, "go_on")
-            raise AssertionError from error  # deferring raises
         self.note_explorer_pages(transactions=order.transactions)
         # By way of its text, as an XCom keeps tuples as objects of Airflow's own and not as plain JSON.
         context["ti"].xcom_push("order", json.loads(json.dumps(order.to_dict())))
@@ -252,6 +257,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
     :param provider_url: (templated) the Provider that ran it, the connection's own by default
     :param cost: (templated) what the job cost, for the manifest: what :class:`OceanPayForComputeOperator` pushed as ``cost``
     :param include_logs: fetch the logs, too, not only what the algorithm wrote
+    :param result_label: (templated) what tells the job from others, for the manifest
     :param max_bytes: (templated) the most one file may have, and all together
     :param artifact_base: (templated) folder or object storage URL to keep results below; by default the connection's,
         else that of the environment variable ``AIRFLOW_OCEAN_ARTIFACTS``, else ``<AIRFLOW_HOME>/artifacts``
@@ -263,6 +269,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         "job_id",
         "provider_url",
         "cost",
+        "result_label",
         "max_bytes",
         "artifact_base",
     )
@@ -273,6 +280,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         job_id: str,
         provider_url: str | None = None,
         cost: dict[str, Any] | str | None = None,
+        result_label: str | None = None,
         include_logs: bool = True,
         max_bytes: int | str = 1024 * _MEGABYTE,
         artifact_base: str | None = None,
@@ -282,6 +290,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         self.job_id = job_id
         self.provider_url = provider_url
         self.cost = cost
+        self.result_label = result_label
         self.include_logs = include_logs
         self.max_bytes = max_bytes
         self.artifact_base = artifact_base
@@ -293,6 +302,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         job_id = parameters.text("job_id", self.job_id)
         provider_url = parameters.optional_text("provider_url", self.provider_url)
         cost = parameters.json_object("cost", self.cost)
+        label = parameters.optional_text("result_label", self.result_label)
         max_bytes = parameters.whole_number("max_bytes", self.max_bytes, least=1, most=10**15)
         folder = artifact_folder(
             context,
@@ -311,7 +321,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
                     artifact = self._fetch(client, job, file, target, max_bytes, provider_url)
                     journal.save(step, asdict(artifact))
                 files.append(artifact)
-        content = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files, cost)
+        content = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files, cost, label)
         manifest = content.write(folder / MANIFEST_NAME)
         context["ti"].xcom_push("manifest", manifest)
         artifacts = [file.uri for file in files]
@@ -437,7 +447,7 @@ class OceanPlotOperator(OceanBaseOperator):
             draw(decoded.value, picture, **(self.render_options or {}))
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.render} cannot draw the result {result.uri}: {error}") from error
-        save_stream([picture.getvalue()], target, _LARGEST_PLOT)
+        save_stream([picture.getvalue()], target, LARGEST_PLOT)
         self.log.info("Drew the %s result %r as %s", decoded.kind, result.name, target)
         return str(target)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow.sdk.exceptions import AirflowRescheduleException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 if TYPE_CHECKING:
@@ -14,22 +15,24 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.errors import OrderInUseError
     from airflow_ocean.operators.base import OceanBaseOperator
 
-# How often a run that has claimed an order and not started its job yet is looked at, and a job, seconds.
+# How often the job that has the order is looked at, seconds.
 POLL_INTERVAL = 15.0
+# When to look again whether a run that has claimed the order has started its job, seconds.
+_RESCHEDULE_AFTER = 5.0
 
 
 def defer_until_free(
     operator: OceanBaseOperator, context: Context, error: OrderInUseError, timeout: float, method_name: str
-) -> None:
-    """Defer a task until the job that has its order is over; its method is then called with the trigger's event.
+) -> NoReturn:
+    """Give the worker back until the job that has the order is over; the task's method is then called with the event.
+
+    As long as the job is not started there is nothing to wait for on the triggerer, and the task is rescheduled.
 
     :param error: says which job it is
     :param timeout: seconds to wait altogether, retries included; clearing the task begins anew
     :param method_name: of the operator
     :raises OrderInUseError: the given one, when the time is over
     """
-    from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-
     from airflow_ocean.triggers import OceanComputeTrigger
 
     store: Any = context["task_state_store"]
@@ -54,4 +57,6 @@ def defer_until_free(
             ),
             method_name=method_name,
         )
-    operator.defer(trigger=TimeDeltaTrigger(timedelta(seconds=POLL_INTERVAL)), method_name=method_name)
+    raise AirflowRescheduleException(  # type: ignore[no-untyped-call]
+        datetime.now(UTC) + timedelta(seconds=_RESCHEDULE_AFTER)
+    )

@@ -224,11 +224,14 @@ def test_an_order_of_an_unfinished_job_is_waited_for_or_left_alone(
     with pytest.raises(OrderInUseError, match=job.id) as raised:
         runs.pay([dataset], sleepy)
     assert raised.value.job_id == job.id
-    client, another = runs.pay([dataset], sleepy, when_in_use="order_anew")
+    client, another = runs.pay([dataset], sleepy, most_orders=2, holder="holder of another")
     assert another.algorithm.transaction != order.algorithm.transaction
     # Only one job at a time has the agreement; any number may share the dataset's order.
     assert another.datasets[0].transaction == order.datasets[0].transaction
     assert len(another.cost["datatokens"]) == 1
+    runs.live.add("holder of another")
+    with pytest.raises(OrderInUseError, match="2 order"):
+        runs.pay([dataset], sleepy, most_orders=2)
     second = client.jobs.start(another)
     assert not second.is_finished
     client.jobs.stop(second.id)

@@ -1,0 +1,168 @@
+"""The DAGs ``ocean_c2d_recurring`` and ``ocean_c2d_sweep`` run for real, after ``ocean_c2d`` has published."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from include.localnet import accounts
+from include.localnet.ethereum import Chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from include.localnet.settings import NetworkSettings
+    from tests.e2e.conftest import FinishedRun
+
+pytestmark = pytest.mark.e2e
+
+NOTHING: dict[str, Any] = {
+    "tokens": {}, "fees": {}, "datatokens": {}, "gas_used": 0, "gas_fee_wei": "0", "transactions": [],
+}  # fmt: skip
+
+
+def path_of(uri: str) -> Path:
+    assert uri.startswith("file:///")
+    return Path(uri.removeprefix("file://"))
+
+
+def events_of(name: str, run_id: str) -> list[dict[str, Any]]:
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        rows = session.query(AssetEvent).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        return [row.extra for row in rows.filter(AssetModel.name == name, AssetEvent.source_run_id == run_id)]
+
+
+def rendered(dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        instance = session.query(TaskInstance).filter_by(dag_id=dag_id, run_id=run_id, task_id=task_id).one()
+        return RenderedTaskInstanceFields.get_templated_fields(instance, session=session) or {}
+
+
+@pytest.fixture(scope="module")
+def bobs_transactions(localnet: NetworkSettings) -> Callable[[], int]:
+    chain = Chain(localnet.rpc_url)
+    return lambda: int(chain.request("eth_getTransactionCount", accounts.BOB.address, "latest"), 16)
+
+
+@pytest.fixture(scope="module")
+def published(run_dag: Callable[..., FinishedRun], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_OCEAN_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
+        run = run_dag("ocean_c2d", dataset_name="Published once", amount="4")
+        assert set(run.states.values()) == {"success"}, run.states
+        yield run
+
+
+def test_publishing_and_results_are_airflow_assets(published: FinishedRun) -> None:
+    dataset, algorithm = (
+        published.xcoms[task]["return_value"] for task in ("publish_dataset", "publish_algorithm")
+    )
+    assert [event["did"] for event in events_of("ocean_dataset", published.run_id)] == [dataset]
+    assert [event["did"] for event in events_of("ocean_algorithm", published.run_id)] == [algorithm]
+    assert events_of("ocean_computable", published.run_id) == [
+        {"dataset_did": dataset, "algorithm_did": algorithm}
+    ]
+    fetched = published.xcoms["fetch_and_plot.fetch_results"]
+    assert events_of("ocean_result", published.run_id) == [
+        {
+            "job_id": published.xcoms["start_compute"]["return_value"],
+            "manifest": fetched["manifest"],
+            "artifacts": fetched["return_value"],
+        }
+    ]
+
+
+def test_runs_cost_nothing_as_long_as_the_orders_are_good(
+    published: FinishedRun, run_dag: Callable[..., FinishedRun], bobs_transactions: Callable[[], int]
+) -> None:
+    before = bobs_transactions()
+    jobs = [published.xcoms["start_compute"]["return_value"]]
+    seeds = []
+    # Two past intervals, as a backfill runs them, and one run more.
+    for day in (3, 4, None):
+        date = None if day is None else datetime(2025, 3, day, 12, tzinfo=UTC)
+        run = run_dag("ocean_c2d_recurring", logical_date=date)
+        assert set(run.states.values()) == {"success"}, run.states
+        assert run.xcoms["choose_assets"]["return_value"] == [
+            published.xcoms["publish_dataset"]["return_value"]
+        ]
+        pay = run.xcoms["pay_for_compute"]
+        assert pay["return_value"] == published.xcoms["pay_for_compute"]["return_value"]
+        assert pay["cost"] == NOTHING
+        manifest = json.loads(path_of(run.xcoms["fetch_and_plot.fetch_results"]["manifest"]).read_text())
+        assert manifest["cost"] == NOTHING
+        assert [event["job_id"] for event in events_of("ocean_result", run.run_id)] == [manifest["job_id"]]
+        jobs.append(manifest["job_id"])
+        seeds.append(rendered("ocean_c2d_recurring", run.run_id, "start_compute")["custom_data"])
+        assert path_of(run.xcoms["fetch_and_plot.plot"]["return_value"]).read_bytes().startswith(b"\x89PNG")
+    assert bobs_transactions() == before
+    assert len(set(jobs)) == 4
+    # The hour that ends at noon began at eleven.
+    assert json.loads(seeds[0]) == {"seed": int(datetime(2025, 3, 3, 11, tzinfo=UTC).timestamp())}
+    assert len(set(seeds)) == 3
+
+
+def test_params_come_before_variables_and_both_before_what_was_published_last(
+    published: FinishedRun, run_dag: Callable[..., FinishedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, algorithm = (
+        published.xcoms[task]["return_value"] for task in ("publish_dataset", "publish_algorithm")
+    )
+    monkeypatch.setenv("AIRFLOW_VAR_OCEAN_DATASET_DIDS", json.dumps([dataset]))
+    monkeypatch.setenv("AIRFLOW_VAR_OCEAN_ALGORITHM_DID", "did:op:" + "0" * 64)
+    monkeypatch.setenv("AIRFLOW_VAR_OCEAN_CUSTOM_DATA", '{"points": 30}')
+    run = run_dag(
+        "ocean_c2d_recurring", algorithm_did=algorithm, custom_data={"from": "{data_interval_start}"}
+    )
+    assert run.xcoms["choose_assets"] == {"return_value": [dataset], "algorithm_did": algorithm}
+    # This algorithm knows no such parameter, and says so.
+    assert run.states["start_compute"] == "success"
+    assert run.states["wait_for_compute"] == "failed"
+    custom_data = json.loads(rendered("ocean_c2d_recurring", run.run_id, "start_compute")["custom_data"])
+    assert datetime.fromisoformat(custom_data["from"]).minute == 0
+    wrong = run_dag("ocean_c2d_recurring")
+    assert wrong.xcoms["choose_assets"]["algorithm_did"] == "did:op:" + "0" * 64
+    assert wrong.states["pay_for_compute"] == "failed"
+
+
+def test_a_sweep_plots_what_succeeds_and_orders_no_more_than_runs_at_once(
+    published: FinishedRun, run_dag: Callable[..., FinishedRun], bobs_transactions: Callable[[], int]
+) -> None:
+    before = bobs_transactions()
+    sets = [{"points": 20}, {"kernel": "no such kernel"}, {"points": 60}]
+    sweep = run_dag("ocean_c2d_sweep", parameter_sets=sets, parallel_jobs=3)
+    assert [sweep.states[f"member.wait_for_compute[{index}]"] for index in range(3)] == [
+        "success",
+        "failed",
+        "success",
+    ]
+    assert sweep.states["plot"] == "success"
+    assert path_of(sweep.xcoms["plot"]["return_value"]).read_bytes().startswith(b"\x89PNG")
+    orders = [sweep.xcoms[f"member.pay_for_compute[{index}]"]["return_value"] for index in range(3)]
+    # dag.test() pays for all members before it starts the first job, so each has an order of the algorithm to itself; the
+    # first is the one that ocean_c2d has paid, whose dataset's order all of them share.
+    assert orders[0] == published.xcoms["pay_for_compute"]["return_value"]
+    assert len({dataset for dataset, _ in orders}) == 1
+    assert len({algorithm for _, algorithm in orders}) == 3
+    assert bobs_transactions() - before == 2
+    labels = {
+        json.loads(path_of(values["manifest"]).read_text())["label"]
+        for task, values in sweep.xcoms.items()
+        if task.startswith("member.fetch_results")
+    }
+    assert labels == {"points=20", "points=60"}
+    # The next sweep finds as many orders as it needs.
+    again = run_dag("ocean_c2d_sweep", parameter_sets=sets[::2], parallel_jobs=3)
+    assert set(again.states.values()) == {"success"}, again.states
+    assert bobs_transactions() - before == 2
