@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from airflow_ocean.c2d.errors import InvalidInputError
 
@@ -27,8 +27,9 @@ class OceanConnection:
     """A wallet on a network.
 
     :param conn_id: the connection's id, for messages
-    :param rpc_url: JSON-RPC endpoint of the chain
+    :param rpc_url: JSON-RPC endpoint of the chain, the API key included
     :param provider_url: root URL of the Provider
+    :param rpc_api_key: the endpoint's API key, where it is kept apart from the URL
     :param password: the private key, or the password of the keystore file
     :param keystore_path: encrypted keystore file (Web3 Secret Storage) that holds the private key
     :param metadata_cache_url: root URL of Aquarius
@@ -41,9 +42,10 @@ class OceanConnection:
     """
 
     conn_id: str
-    rpc_url: str
+    rpc_url: str = field(repr=False)
     provider_url: str
     password: str | None = field(default=None, repr=False)
+    rpc_api_key: str | None = field(default=None, repr=False)
     keystore_path: str | None = None
     metadata_cache_url: str | None = None
     address_file: str | None = None
@@ -65,6 +67,7 @@ class OceanConnection:
                 f"connection {conn_id!r} is of type {connection.conn_type!r}, expected 'ocean'"
             )
         extra = _Extra(conn_id, connection.extra)
+        rpc_api_key = extra.text("rpc_api_key", secret=True)
         provider_url = extra.url("provider_url")
         if provider_url is None:
             raise extra.error(
@@ -72,9 +75,10 @@ class OceanConnection:
             )
         return cls(
             conn_id=conn_id,
-            rpc_url=_rpc_url(connection),
+            rpc_url=_with_api_key(_rpc_url(connection), rpc_api_key),
             provider_url=provider_url,
             password=connection.password or None,
+            rpc_api_key=rpc_api_key,
             keystore_path=extra.text("keystore_path"),
             metadata_cache_url=extra.url("metadata_cache_url"),
             address_file=extra.text("address_file"),
@@ -144,11 +148,19 @@ class OceanConnection:
         found = []
         if self.password:
             found += spellings(self.password.strip()) if self.keystore_path is None else [self.password]
-        url = urlsplit(self.rpc_url)
-        if url.password:
-            found.append(url.password)
-        found += [part for part in url.path.split("/") if len(part) >= _API_KEY_LENGTH]
+        if self.rpc_api_key:
+            found.append(self.rpc_api_key)
+        for url in (self.rpc_url, self.provider_url, self.metadata_cache_url, self.explorer_url):
+            found += _url_secrets(url or "")
         return found
+
+
+def _url_secrets(url: str) -> list[str]:
+    """Return a URL's password, and what in its path and query is as long as the API keys of hosted endpoints."""
+    parts = urlsplit(url)
+    values = [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query))]
+    found = [text for text in values if len(text) >= _API_KEY_LENGTH]
+    return [parts.password, *found] if parts.password else found
 
 
 def spellings(key: str) -> list[str]:
@@ -183,6 +195,14 @@ def _rpc_url(connection: Connection) -> str:
     return urlunsplit((url.scheme, netloc, path.rstrip("/"), url.query, ""))
 
 
+def _with_api_key(rpc_url: str, api_key: str | None) -> str:
+    """Append the API key as the path's last segment, where hosted endpoints expect it."""
+    if api_key is None:
+        return rpc_url
+    url = urlsplit(rpc_url)
+    return urlunsplit((url.scheme, url.netloc, f"{url.path}/{quote(api_key, safe='')}", url.query, ""))
+
+
 def _port(url: Any, where: str) -> int | None:
     try:
         port: int | None = url.port
@@ -207,12 +227,12 @@ class _Extra:
     def error(self, name: str, problem: str) -> InvalidInputError:
         return InvalidInputError(f"connection {self.conn_id!r}, extra field {name}: {problem}")
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, *, secret: bool = False) -> str | None:
         value = self.values.get(name)
         if value is None or value == "":
             return None
         if not isinstance(value, str):
-            raise self.error(name, f"must be text, not {value!r}")
+            raise self.error(name, "must be text" if secret else f"must be text, not {value!r}")
         return value.strip()
 
     def url(self, name: str) -> str | None:

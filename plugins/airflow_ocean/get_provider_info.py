@@ -9,6 +9,63 @@ def _field(label: str, description: str, *, kind: str = "string", **schema: Any)
     return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
 
 
+# In the order of the form. A text of the form that is left empty counts as not given.
+_FIELDS = {
+    "provider_url": _field(
+        "Provider URL",
+        "Root URL of the Ocean Provider that serves this wallet's assets and jobs. Required.",
+        examples=["http://127.0.0.1:8030"],
+    ),
+    "metadata_cache_url": _field(
+        "Metadata cache URL", "Root URL of Aquarius.", examples=["http://127.0.0.1:5000"]
+    ),
+    "keystore_path": _field(
+        "Keystore file",
+        "Path of an encrypted keystore file on the workers; the password field then holds its password.",
+        examples=["/opt/airflow/keystores/bob.json"],
+    ),
+    "rpc_api_key": _field(
+        "RPC API key",
+        "The last part of a hosted RPC URL (https://host/v3/KEY), kept apart from it so that nobody sees it.",
+        format="password",
+    ),
+    "address_file": _field(
+        "Address file",
+        "JSON file on the workers with the addresses of Ocean's contracts. "
+        "Empty for the networks that ocean-contracts knows.",
+        examples=["/opt/airflow/address.json"],
+    ),
+    "max_fee_gwei": _field(
+        "Fee cap (gwei)",
+        "The most a transaction may pay per unit of gas; nothing is sent above it. Empty for no limit.",
+        examples=["30"],
+    ),
+    "max_cost": _field(
+        "Spending limit",
+        "The most one task may spend, in whole tokens of each token that pays, or as JSON: "
+        '{"<token address>": "5", "gas": "0.01"}. Empty for no limit.',
+        examples=["5"],
+    ),
+    "confirmations": _field(
+        "Confirmations",
+        "Blocks a transaction must be deep, its own included, before it counts. Empty for 1.",
+        kind="integer",
+        minimum=1,
+    ),
+    "explorer_url": _field(
+        "Block explorer URL",
+        "Gives the tasks their links to the chain.",
+        examples=["https://etherscan.io"],
+    ),
+    "artifact_base": _field(
+        "Artifact base",
+        "Folder or object storage URL below which results and plots are kept. Empty for "
+        "$AIRFLOW_OCEAN_ARTIFACTS, else artifacts in AIRFLOW_HOME.",
+        examples=["s3://my_s3_connection@my-bucket/ocean"],
+    ),
+}
+
+
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata, the value of the entry point ``apache_airflow_provider``.
 
@@ -49,46 +106,9 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {
                         "host": "http://127.0.0.1:8545",
                         "password": "0x and 64 hexadecimal digits",
-                        "provider_url": "http://127.0.0.1:8030",
-                        "metadata_cache_url": "http://127.0.0.1:5000",
-                        "confirmations": "1",
                     },
                 },
-                "conn-fields": {
-                    "provider_url": _field(
-                        "Provider URL",
-                        "Root URL of the Ocean Provider that serves this wallet's assets and jobs.",
-                    ),
-                    "metadata_cache_url": _field("Metadata cache URL", "Root URL of Aquarius."),
-                    "keystore_path": _field(
-                        "Keystore file",
-                        "Path of an encrypted keystore file on the workers; the password field then holds its password.",
-                    ),
-                    "address_file": _field(
-                        "Address file",
-                        "JSON file on the workers with the addresses of Ocean's contracts. "
-                        "Empty for the networks that ocean-contracts knows.",
-                    ),
-                    "max_fee_gwei": _field(
-                        "Fee cap (gwei)",
-                        "The most a transaction may pay per unit of gas; nothing is sent above it. Empty for no limit.",
-                    ),
-                    "max_cost": _field(
-                        "Spending limit",
-                        "The most one task may spend, in whole tokens of each token that pays. Empty for no limit.",
-                    ),
-                    "confirmations": _field(
-                        "Confirmations",
-                        "Blocks a transaction must be deep, its own included, before it counts. Empty for 1.",
-                        kind="integer",
-                        minimum=1,
-                    ),
-                    "explorer_url": _field("Block explorer URL", "Gives the tasks their links to the chain."),
-                    "artifact_base": _field(
-                        "Artifact base",
-                        "Folder or object storage URL (s3://…, gs://…) below which results and plots are kept.",
-                    ),
-                },
+                "conn-fields": _FIELDS,
             }
         ],
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 from airflow.sdk.log import amask_secret, mask_secret
 
+from airflow_ocean import parameters
 from airflow_ocean.c2d.errors import OceanError
 from airflow_ocean.connections import OceanConnection, spellings
 
@@ -23,7 +24,8 @@ class OceanHook(BaseHook):
 
     The connection: *host* is the chain's RPC URL; *password* the private key, or the password of the encrypted
     keystore file that the extra field *keystore_path* names. Further extra fields: *provider_url* (required),
-    *metadata_cache_url*, *address_file*, *max_fee_gwei*, *max_cost*, *confirmations*, *explorer_url*, *artifact_base*.
+    *metadata_cache_url*, *rpc_api_key*, *address_file*, *max_fee_gwei*, *max_cost*, *confirmations*, *explorer_url*,
+    *artifact_base*.
 
     :param ocean_conn_id: the Airflow connection
     """
@@ -86,8 +88,8 @@ class OceanHook(BaseHook):
         from airflow_ocean.c2d.client import OceanClient
         from airflow_ocean.c2d.limits import CostLimit
 
-        own = CostLimit.parse(
-            self.settings.max_cost, f"connection {self.ocean_conn_id!r}, extra field max_cost"
+        own = parameters.cost_limit(
+            f"connection {self.ocean_conn_id!r}, extra field max_cost", self.settings.max_cost
         )
         return OceanClient(
             self.settings.network(), self.private_key, journal, own.and_also(limit or CostLimit())
@@ -105,14 +107,15 @@ class OceanHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Try every part of the connection, for the UI's Test button.
 
-        :return: whether all is well, and a sentence for each of chain, contracts, Provider, metadata cache and wallet
+        :return: whether all is well, and for each of chain, contracts, Provider, Aquarius and wallet whether it is, and
+            what was found or is wrong; a connection that cannot be read at all names the field
         """
         try:
             with self.get_client() as client:
                 checks = client.check()
         except OceanError as error:
             return False, str(error)
-        report = "; ".join(
-            f"{check.part}: {'' if check.ok else 'NOT OK, '}{check.detail}" for check in checks
+        report = " | ".join(
+            f"{check.part} {'OK' if check.ok else 'NOT OK'}: {check.detail}" for check in checks
         )
         return all(check.ok for check in checks), report

@@ -7,7 +7,6 @@ from typing import Any
 
 import requests
 from eth_abi import decode
-from eth_utils import keccak, to_checksum_address
 from web3 import HTTPProvider
 
 from airflow_ocean.c2d.errors import (
@@ -21,7 +20,6 @@ from airflow_ocean.c2d.network import origin
 from airflow_ocean.c2d.units import format_units
 
 RPC_TIMEOUT = 30.0
-TRANSFER_TOPIC = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 # Solidity's Error(string) and Panic(uint256), https://docs.soliditylang.org/en/latest/control-structures.html
 _ERROR_SELECTOR = "0x08c379a0"
 _PANIC_SELECTOR = "0x4e487b71"
@@ -261,24 +259,6 @@ def _seconds(header: str | None) -> float | None:
         return float(header) if header else None
     except ValueError:  # the header may also be a date; backoff decides then
         return None
-
-
-def token_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
-    """Return what a transaction's ERC-20 transfers took from a wallet: token address → amount, less what came in.
-
-    Source of the layout: ERC-20, event ``Transfer(address indexed from, address indexed to, uint256 value)``. That of
-    ERC-721 has a third indexed field and no data.
-    """
-    flow: dict[str, int] = {}
-    for log in logs:
-        if len(log["topics"]) != 3 or log["topics"][0] != TRANSFER_TOPIC:
-            continue
-        sender, receiver = (to_checksum_address("0x" + topic[-40:]) for topic in log["topics"][1:])
-        sign = (sender == wallet) - (receiver == wallet)
-        if sign:
-            token = to_checksum_address(log["address"])
-            flow[token] = flow.get(token, 0) + sign * int(log["data"], 16)
-    return flow
 
 
 def _is_receipt(found: Any, transaction_hash: str) -> bool:

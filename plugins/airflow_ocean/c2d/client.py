@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_ocean.c2d.assets import Assets
 from airflow_ocean.c2d.chain import Chain
+from airflow_ocean.c2d.checks import Check, check_network
 from airflow_ocean.c2d.datatokens import Datatokens
-from airflow_ocean.c2d.errors import InvalidInputError, OceanError
+from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.c2d.jobs import Jobs
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
@@ -17,22 +17,12 @@ from airflow_ocean.c2d.network import origin
 from airflow_ocean.c2d.orders import Orders
 from airflow_ocean.c2d.services import open_services
 from airflow_ocean.c2d.transactions import Transactions
-from airflow_ocean.c2d.units import format_units
 from airflow_ocean.c2d.wallet import Wallet
 
 if TYPE_CHECKING:
     from airflow_ocean.c2d.journal import Journal
     from airflow_ocean.c2d.network import Network
     from airflow_ocean.c2d.services import OceanServices
-
-
-@dataclass(frozen=True)
-class Check:
-    """What a look at one part of the network found."""
-
-    part: str
-    ok: bool
-    detail: str
 
 
 class OceanClient:
@@ -133,34 +123,4 @@ class OceanClient:
 
     def check(self) -> list[Check]:
         """Look at every part of the network once, for a person who tests a connection."""
-
-        def chain() -> str:
-            return (
-                f"chain {self.chain_id} at {origin(self.network.rpc_url)}, block {self.web3.eth.block_number}"
-            )
-
-        def contracts() -> str:
-            self.require_contract(self.contract_address("ERC721Factory"), "ERC721Factory")
-            name, _ = self.network.contracts(self.chain_id)
-            return f"network {name} of {self.network.address_file_path()}"
-
-        def services() -> str:
-            return "; ".join(self.services().describe())
-
-        def balance() -> str:
-            held = format_units(self.web3.eth.get_balance(self.address))
-            ocean = format_units(self.datatokens.balance(self.contract_address("Ocean")))
-            return f"{self.address} holds {held} of the chain's coin and {ocean} OCEAN"
-
-        found = []
-        for part, look in (
-            ("chain", chain),
-            ("contracts", contracts),
-            ("services", services),
-            ("wallet", balance),
-        ):
-            try:
-                found.append(Check(part, True, look()))
-            except OceanError as error:
-                found.append(Check(part, False, str(error)))
-        return found
+        return check_network(self)

@@ -24,7 +24,7 @@ import rlp
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from airflow_ocean.c2d.chain import RpcError, token_flow
+from airflow_ocean.c2d.chain import RpcError
 from airflow_ocean.c2d.errors import (
     InsufficientFundsError,
     OceanError,

@@ -153,6 +153,29 @@ def test_the_api_key_of_an_rpc_url_is_masked(connection):
     assert api_key not in redact(f"https://mainnet.infura.io/v3/{api_key} does not answer")
 
 
+def test_an_api_key_that_is_kept_apart_from_the_rpc_url(connection):
+    settings = OceanHook(connection({"rpc_api_key": "Ke/Y"}, host="https://rpc.example.com/v3/")).settings
+    assert settings.rpc_url == "https://rpc.example.com/v3/Ke%2FY"
+    assert "Ke" not in repr(settings)
+    with pytest.raises(InvalidInputError, match="rpc_api_key") as raised:
+        _ = OceanHook(connection({"rpc_api_key": ["OtherKey"]})).settings
+    assert "OtherKey" not in str(raised.value)
+
+
+@pytest.mark.parametrize("field", ["provider_url", "metadata_cache_url", "explorer_url"])
+def test_a_password_in_a_url_is_masked(connection, field):
+    password = f"hidden in {field}".replace(" ", "-")
+    assert OceanHook(connection({field: f"https://user:{password}@ocean.example.com"})).settings
+    assert password not in redact(f"https://user:{password}@ocean.example.com does not answer")
+
+
+def test_the_spending_limit_as_the_form_sends_it(connection):
+    assert OceanHook(connection({"max_cost": "2.5"})).client.limit.amounts == {"*": 25 * 10**17}
+    assert OceanHook(connection({"max_cost": '{"gas": "0.01"}'})).client.limit.amounts == {"gas": 10**16}
+    with pytest.raises(InvalidInputError, match="extra field max_cost"):
+        OceanHook(connection({"max_cost": "much"})).get_client()
+
+
 def test_no_secret_in_representations(connection):
     hook = OceanHook(connection())
     assert KEY[2:] not in repr(hook.settings) + repr(hook.client) + repr(hook.client.network)
@@ -167,7 +190,7 @@ def test_test_connection_says_which_part_is_not_well(connection, caplog):
     with caplog.at_level(logging.DEBUG):
         ok, message = OceanHook(connection()).test_connection()
     assert not ok
-    assert "chain: NOT OK" in message
+    assert "Chain NOT OK: " in message
     assert KEY[2:] not in message + caplog.text
 
 

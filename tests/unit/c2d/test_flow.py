@@ -432,13 +432,56 @@ class TestJobs:
 
 
 def test_checking_a_connection(consumer: OceanClient, network: Any) -> None:
-    assert [(check.part, check.ok) for check in consumer.check()] == [
-        ("chain", True),
-        ("contracts", True),
-        ("services", True),
-        ("wallet", True),
-    ]
+    parts = ["Chain", "Contracts", "Provider", "Aquarius", "Wallet"]
+    assert [(check.part, check.ok) for check in consumer.check()] == [(part, True) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("changed", "unwell", "said"),
+    [
+        (
+            {"provider_url": "http://user:hidden@127.0.0.1:9"},
+            {"Provider"},
+            "http://127.0.0.1:9 does not answer",
+        ),
+        ({"metadata_cache_url": "http://127.0.0.1:9"}, {"Aquarius"}, "does not answer"),
+        ({"metadata_cache_url": None}, {"Aquarius"}, "metadata_cache_url"),
+        ({"address_file": None}, {"Contracts", "Wallet"}, "no Ocean contracts are listed for chain 8996"),
+        (
+            {"rpc_url": "http://127.0.0.1:9/secret"},
+            {"Chain", "Contracts", "Wallet"},
+            "http://127.0.0.1:9 does",
+        ),
+    ],
+)
+def test_a_check_says_which_parts_are_not_well(
+    network: Any, changed: dict[str, Any], unwell: set[str], said: str
+) -> None:
     from airflow_ocean.c2d.client import OceanClient
 
-    broken = OceanClient(replace(network, provider_url="http://127.0.0.1:9"), BOB.private_key)
-    assert {check.part for check in broken.check() if not check.ok} == {"services"}
+    with OceanClient(replace(network, **changed), BOB.private_key) as client:
+        found = {check.part: check.detail for check in client.check() if not check.ok}
+    assert found.keys() == unwell
+    assert all(said in detail for detail in found.values())
+    assert not any("hidden" in detail or "secret" in detail for detail in found.values())
+
+
+def test_a_check_tells_services_apart(network: Any) -> None:
+    from airflow_ocean.c2d.client import OceanClient
+
+    swapped = replace(
+        network, provider_url=network.metadata_cache_url, metadata_cache_url=network.provider_url
+    )
+    with OceanClient(swapped, BOB.private_key) as client:
+        found = {check.part: check.detail for check in client.check() if not check.ok}
+    assert {part: "not as " + part in detail for part, detail in found.items()} == {
+        "Provider": True,
+        "Aquarius": True,
+    }
+
+
+def test_a_wallet_without_coins_is_not_well(network: Any) -> None:
+    from airflow_ocean.c2d.client import OceanClient
+
+    with OceanClient(network, "0x" + "37" * 32) as client:
+        assert {check.part for check in client.check() if not check.ok} == {"Wallet"}

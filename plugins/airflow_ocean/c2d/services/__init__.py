@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from airflow_ocean.c2d.environments import ComputeEnvironment
@@ -88,9 +88,6 @@ class OceanServices(Protocol):
     """The off-chain half of one Provider (and its metadata cache), for one wallet."""
 
     url: str
-
-    def describe(self) -> list[str]:
-        """Ask each service for its name and version, a line each."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -193,3 +190,15 @@ def open_services(network: Network, wallet: Wallet, chain_id: int, provider_url:
     from airflow_ocean.c2d.services.provider import ProviderServices
 
     return ProviderServices(network, wallet, chain_id, provider_url)
+
+
+def service_looks(network: Network, chain_id: int | None) -> dict[str, Callable[[], str]]:
+    """Return, by the name of each service of a network, a function that asks how it is.
+
+    It returns a short description, or raises an :class:`~airflow_ocean.c2d.errors.OceanError`.
+
+    :param chain_id: the chain that the services must serve, None when it is not known
+    """
+    from airflow_ocean.c2d.services.provider import looks
+
+    return looks(network, chain_id)

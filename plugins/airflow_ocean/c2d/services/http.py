@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -37,6 +38,12 @@ def said(response: httpx.Response) -> str:
     return text[:500] + ("…" if len(text) > 500 else "")
 
 
+def shown_url(url: str) -> str:
+    """Return a service's URL as a message may show it: without user, password and query, which may hold secrets."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def check(response: httpx.Response, what: str) -> None:
     """Raise the typed error that an answer stands for.
 
@@ -48,8 +55,7 @@ def check(response: httpx.Response, what: str) -> None:
     """
     if response.is_success:
         return
-    url = f"{response.url.scheme}://{response.url.netloc.decode()}{response.url.path}"
-    message = f"{what}: {url} answers {response.status_code}: {said(response)}"
+    message = f"{what}: {shown_url(str(response.url))} answers {response.status_code}: {said(response)}"
     if response.status_code == 429:
         raise RateLimitedError(message, retry_after=_retry_after(response))
     if response.status_code >= 500:
@@ -61,7 +67,9 @@ def check(response: httpx.Response, what: str) -> None:
 
 def unreachable(url: str, what: str, error: Exception) -> ServiceUnavailableError:
     """Return the error for a service that does not answer."""
-    return ServiceUnavailableError(f"{what}: {url} does not answer ({type(error).__name__}); is it running?")
+    return ServiceUnavailableError(
+        f"{what}: {shown_url(url)} does not answer ({type(error).__name__}); is it running?"
+    )
 
 
 def read_json(response: httpx.Response, what: str) -> Any:

@@ -30,12 +30,12 @@ from airflow_ocean.c2d.errors import (
 )
 from airflow_ocean.c2d.jobs import Job, parse_job, select_job
 from airflow_ocean.c2d.services import AssetInput, FileInfo, MetadataDocument, OrderQuote, ResultStream
-from airflow_ocean.c2d.services.http import HttpSession, read_json
+from airflow_ocean.c2d.services.http import HttpSession, read_json, shown_url
 from airflow_ocean.c2d.services.provider_status import fetch_jobs
 from airflow_ocean.c2d.units import MAX_UINT256, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import httpx
 
@@ -70,17 +70,6 @@ class ProviderServices:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
-
-    def describe(self) -> list[str]:
-        """Ask Provider and Aquarius for name and version, a line each."""
-        lines = []
-        for url in (self.url, self._aquarius.removesuffix("/api/aquarius/assets")):
-            what = "asking for the version"
-            root = read_json(self._http.request("GET", url, what), what)
-            if not isinstance(root, dict) or "software" not in root:
-                raise InvalidInputError(f"{url} answers, but not as an Ocean service does")
-            lines.append(f"{root['software']} {root.get('version', '')} at {url}")
-        return lines
 
     # ------------------------------------------------------------------ addresses
 
@@ -416,6 +405,37 @@ def read_environment(entry: Any) -> ComputeEnvironment:
         raise InvalidInputError(
             f"a compute environment is described in an unknown form ({error!r})"
         ) from error
+
+
+def looks(network: Network, chain_id: int | None) -> dict[str, Callable[[], str]]:
+    """Return what :func:`~airflow_ocean.c2d.services.service_looks` offers."""
+
+    def ask(url: str, software: str) -> dict[str, Any]:
+        what = "asking for the version"
+        with contextlib.closing(HttpSession()) as http:
+            root = read_json(http.request("GET", url, what), what)
+        if not isinstance(root, dict) or root.get("software") != software:
+            raise InvalidInputError(
+                f"{shown_url(url)} answers, but not as {software} does; is the URL right?"
+            )
+        return root
+
+    def provider() -> str:
+        root = ask(network.provider_url, "Provider")
+        served = root.get("chainIds")
+        if isinstance(served, list) and chain_id is not None and chain_id not in served:
+            raise InvalidInputError(
+                f"the one at {shown_url(network.provider_url)} serves the chains {served}, not {chain_id}"
+            )
+        return f"version {root.get('version', 'unknown')} at {shown_url(network.provider_url)}"
+
+    def aquarius() -> str:
+        url = network.metadata_cache_url
+        if url is None:
+            raise InvalidInputError("the connection names no metadata_cache_url, its root URL")
+        return f"version {ask(url, 'Aquarius').get('version', 'unknown')} at {shown_url(url)}"
+
+    return {"Provider": provider, "Aquarius": aquarius}
 
 
 def _is_nonce_error(error: Exception) -> bool:
