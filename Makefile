@@ -8,7 +8,7 @@ NODE_VERSION := 22.20.0
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test chaos lint lock env dev-env clean
+.PHONY: help demo up test chaos lint docs lock env dev-env clean
 
 # Trust whom the system trusts, as pip does; uv and Node.js by themselves know only the public authorities.
 SYSTEM_CERTIFICATES := /etc/ssl/certs/ca-certificates.crt
@@ -47,11 +47,13 @@ lint: dev-env ## check style and types
 	@$(PYTHON_BIN) -m ruff format --check .
 	@$(PYTHON_BIN) -m mypy
 
+docs: env ## write the page of the operators from their docstrings
+	@$(PYTHON_BIN) docs/make_operators.py
+
 lock: .venv/made ## compile requirements*.in to requirements*.txt (ARGS=--upgrade for newer versions)
-	$(UV) pip compile --quiet --universal --python-version 3.11 --override requirements-override.txt \
-	  --custom-compile-command "make lock" $(ARGS) --output-file requirements.txt requirements.in
-	$(UV) pip compile --quiet --universal --python-version 3.11 --override requirements-override.txt \
-	  --custom-compile-command "make lock" $(ARGS) --output-file requirements-dev.txt requirements-dev.in
+	@for name in requirements requirements-extra requirements-dev; do \
+	  $(UV) pip compile --quiet --universal --python-version 3.11 --override requirements-override.txt \
+	    --custom-compile-command "make lock" $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
 
 env: .venv/project node_modules/made ## install what the project needs, and nothing twice
 
@@ -87,9 +89,9 @@ clean: ## delete everything that these targets have made, the results of runs in
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/dev-requirements: requirements-dev.txt .venv/requirements
+.venv/dev-requirements: requirements-dev.txt requirements-extra.txt .venv/requirements
 	@echo "Installing the locked requirements of tests and checks"
-	@$(PIP_INSTALL) --no-deps --requirements requirements-dev.txt
+	@$(PIP_INSTALL) --no-deps --requirements requirements-extra.txt --requirements requirements-dev.txt
 	@touch $@
 
 # The chain. Where no npm is installed one comes from PyPI for this command alone; it has to be told whom the system trusts.

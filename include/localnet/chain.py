@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from include.localnet.ethereum import Chain, RpcError
-from include.localnet.settings import CHAIN_ID, PROJECT
+from include.localnet.settings import CHAIN_ID, HOST, PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,16 +51,17 @@ def find_anvil() -> str:
     return found
 
 
-def anvil_command(port: int, state: Path, block_time: int | None = None) -> list[str]:
+def anvil_command(port: int, state: Path, block_time: int | None = None, listen: str = HOST) -> list[str]:
     """Return the command line that runs anvil behind its journal.
 
     :param port: where JSON-RPC is answered
     :param state: folder of the chain's state
     :param block_time: seconds between blocks; None mines each transaction at once
+    :param listen: the address where JSON-RPC is answered; anvil itself stays on loopback
     :raises AnvilNotFound: when there is no anvil
     """
     command = [sys.executable, "-m", "include.localnet.chain_node", "--anvil", find_anvil()]
-    command += ["--port", str(port), "--chain-id", str(CHAIN_ID), "--state", str(state)]
+    command += ["--host", listen, "--port", str(port), "--chain-id", str(CHAIN_ID), "--state", str(state)]
     if block_time:
         command += ["--block-time", str(block_time)]
     return command

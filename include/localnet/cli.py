@@ -20,7 +20,14 @@ from include.localnet.chain import AnvilNotFound
 from include.localnet.contracts import DeploymentError
 from include.localnet.ethereum import RpcError
 from include.localnet.processes import signals_deferred
-from include.localnet.settings import STACKS, NetworkSettings, choose_ports, default_home, port_is_free
+from include.localnet.settings import (
+    HOST,
+    STACKS,
+    NetworkSettings,
+    choose_ports,
+    default_home,
+    port_is_free,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         help="generation of Ocean's services: provider (Provider, Aquarius, operator-service), node (Ocean Node), or "
         "both over one chain (default: the last time's, at first provider)",
     )
+    up.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        help="address to listen on (default: the last time's, at first 127.0.0.1). Whoever reaches it may spend with the "
+        "published keys: for closed networks such as a compose project's only",
+    )
     up.add_argument("--foreground", action="store_true", help="stay until Ctrl-C, then bring it down again")
     commands.add_parser("down", parents=[home], help="stop the network and keep its state")
     status = commands.add_parser("status", parents=[home], help="exit 0 when all parts run, 3 when not")
@@ -77,6 +90,7 @@ def resolve_settings(
     block_time: int | None = None,
     fresh: bool = False,
     stack: str | None = None,
+    listen: str | None = None,
 ) -> NetworkSettings:
     """Return the settings for an ``up``: what is asked for, else what the home folder remembers, else barge's.
 
@@ -85,6 +99,7 @@ def resolve_settings(
     :param block_time: seconds between blocks, 0 to mine each transaction at once, None for what is remembered
     :param fresh: the network will be stopped and erased first
     :param stack: a key of :data:`include.localnet.settings.STACKS`, None for what is remembered
+    :param listen: the address to listen on, None for what is remembered
     :raises ValueError: when an option is out of range
     """
     if block_time is not None and block_time < 0:
@@ -98,7 +113,13 @@ def resolve_settings(
     elif saved and base_port:
         ports = choose_ports(base_port)
     interval = (block_time or None) if block_time is not None else (saved.block_time if saved else None)
-    return NetworkSettings(home, ports, interval, stack or (saved.stack if saved else "provider"))
+    return NetworkSettings(
+        home,
+        ports,
+        interval,
+        stack=stack or (saved.stack if saved else "provider"),
+        listen=listen or (saved.listen if saved else HOST),
+    )
 
 
 def _saved_settings(home: Path) -> NetworkSettings:
@@ -178,7 +199,12 @@ def _up(arguments: argparse.Namespace) -> int:
 
 def _up_interruptible(arguments: argparse.Namespace) -> int:
     settings = resolve_settings(
-        arguments.home, arguments.base_port, arguments.block_time, arguments.fresh, arguments.stack
+        arguments.home,
+        arguments.base_port,
+        arguments.block_time,
+        arguments.fresh,
+        stack=arguments.stack,
+        listen=arguments.listen,
     )
     started = network.up(settings, fresh=arguments.fresh, report=lambda line: print(line, flush=True))
     home = shlex.quote(str(settings.home))

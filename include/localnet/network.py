@@ -69,7 +69,7 @@ _PYTHON = {
 
 def _environment(part: str, settings: NetworkSettings) -> dict[str, str]:
     common = _PYTHON | {
-        "HOST": HOST,
+        "HOST": settings.listen,
         "PORT": str(settings.ports[part]),
         "STATE_DIR": str(settings.state_of(part)),
         # The services find each other on loopback, which no proxy reaches.
@@ -148,7 +148,9 @@ def _check_ports(parts: list[str], settings: NetworkSettings) -> None:
 
 def _start(part: str, settings: NetworkSettings, table: ProcessTable) -> None:
     if part == CHAIN:
-        command = chain.anvil_command(settings.ports[part], settings.state_of(part), settings.block_time)
+        command = chain.anvil_command(
+            settings.ports[part], settings.state_of(part), settings.block_time, settings.listen
+        )
         table.start(part, command, _PYTHON)
         return
     settings.state_of(part).mkdir(parents=True, exist_ok=True)
@@ -210,7 +212,7 @@ def up(
             _erase(settings)
         if running_parts(settings) and NetworkSettings.load(settings.home) != settings:
             raise NetworkError(
-                f"the network in {settings.home} is running with other ports, another block time or another stack: "
+                f"the network in {settings.home} is running with other ports, block time, stack or address to listen on: "
                 "bring it `down` first, or leave these options out"
             )
         wanted = settings.services if services is None else services

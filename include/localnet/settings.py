@@ -80,12 +80,14 @@ class NetworkSettings:
     :param ports: TCP port of each part
     :param block_time: seconds between blocks; None mines a block for each transaction at once
     :param stack: a key of :data:`STACKS`
+    :param listen: address to listen on; on another one than loopback everybody who reaches it may use the published keys
     """
 
     home: Path
     ports: dict[str, int]
     block_time: int | None = None
     stack: str = "provider"
+    listen: str = HOST
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -160,11 +162,12 @@ class NetworkSettings:
             block_time = content["block_time"]
             stack = content.get("stack", "provider")
             STACKS[stack]
+            listen = str(content.get("listen", HOST))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): delete it, then run `up` again") from error
-        return cls(home=home, ports=ports, block_time=block_time, stack=stack)
+        return cls(home=home, ports=ports, block_time=block_time, stack=stack, listen=listen)
 
 
 def replace_text(path: Path, text: str) -> None:

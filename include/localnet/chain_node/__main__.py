@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m include.localnet.chain_node", description=__doc__)
     parser.add_argument("--anvil", required=True, metavar="PATH", help="the binary that runs the chain")
+    parser.add_argument("--host", default=HOST, help="the address where JSON-RPC is answered")
     parser.add_argument("--port", required=True, type=int, help="where JSON-RPC is answered")
     parser.add_argument("--chain-id", required=True, type=int)
     parser.add_argument("--state", required=True, type=Path, metavar="FOLDER", help="where the chain is kept")
@@ -44,7 +45,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         await ledger.restore()
         runner = make_runner(make_app(ledger))
         await runner.setup()
-        await web.TCPSite(runner, HOST, arguments.port).start()
+        await web.TCPSite(runner, arguments.host, arguments.port).start()
         endings = [stopping.wait(), anvil.ended(), ledger.mine_at_intervals(), ledger.failed()]
         tasks = [asyncio.ensure_future(ending) for ending in endings]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

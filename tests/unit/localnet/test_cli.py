@@ -361,3 +361,19 @@ def test_ports_are_barges_unless_told_otherwise(tmp_path: Path) -> None:
         other.listen()
         NetworkSettings(tmp_path, {**choose_ports(0), "files": other.getsockname()[1]}).save()
         assert other.getsockname()[1] not in ports(base_port=0).values()
+
+
+def test_it_listens_on_loopback_alone_unless_told_otherwise(home: Path) -> None:
+    settings = cli.resolve_settings(home, base_port=0)
+    assert settings.listen == "127.0.0.1"
+    settings = cli.resolve_settings(home, base_port=0, listen="0.0.0.0")
+    try:
+        network.up(settings, services=("files",))
+        # Another address of the loopback interface stands for another machine.
+        elsewhere = [settings.url(part).replace("127.0.0.1", "127.0.0.2") for part in ("chain", "files")]
+        request = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+        assert httpx.post(elsewhere[0], json=request, trust_env=False).json()["result"] == hex(8996)
+        assert httpx.get(elsewhere[1], trust_env=False).status_code == 200
+        assert cli.resolve_settings(home).listen == "0.0.0.0"
+    finally:
+        network.down(home)
