@@ -104,8 +104,12 @@ def artifact_folder(context: Context, *bases: str | None) -> ObjectStoragePath:
         for segment in segments:
             folder = folder / path_segment(segment)
         # Looked up before anything is written: an object store needs its Airflow provider.
-        _ = folder.fs
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.protocol == "file":
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.fs.exists(folder.bucket):
+            raise InvalidInputError(
+                f"artifact base {base}: there is no bucket {folder.bucket}; make it, or correct the name"
+            )
     except (ValueError, ImportError) as error:
         raise InvalidInputError(
             f"artifact base {base}: {error}; is the store's provider installed?"

@@ -39,6 +39,8 @@ __all__ = [
 
 _LONGEST_NAME = 120
 _LONGEST_SUFFIX = 16
+# What ``protocol`` is for paths of a file system; those of ``pathlib`` have none.
+_WITH_FOLDERS = ("", "file", "local")
 
 
 class ArtifactPath(Protocol):
@@ -94,11 +96,12 @@ def save_stream(chunks: Iterable[bytes], target: ArtifactPath, max_bytes: int) -
     there when its process was killed is removed first.
 
     :param chunks: the content; closed in the end, if it can be
-    :param target: where to, its folder is made; a file that is there is replaced
+    :param target: where to, its folder is made where the store has folders; a file that is there is replaced
     :param max_bytes: how large it may be
     :raises ResultTooLargeError: there is more than that; nothing is kept
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if getattr(target, "protocol", "") in _WITH_FOLDERS:  # in an object store this would make the bucket
+        target.parent.mkdir(parents=True, exist_ok=True)
     for left_over in list(target.parent.glob(f".{escape(target.name)}.*.part")):
         left_over.unlink(missing_ok=True)
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
