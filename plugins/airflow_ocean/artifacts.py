@@ -91,16 +91,15 @@ def artifact_folder(context: Context, *bases: str | None) -> ObjectStoragePath:
         environment variable ``AIRFLOW_OCEAN_ARTIFACTS``, at last ``<AIRFLOW_HOME>/artifacts``
     :raises InvalidInputError: when nothing can be kept there
     """
-    base = next((base for base in (*bases, os.environ.get(BASE_VARIABLE)) if base), None)
-    base = base or f"{os.environ.get('AIRFLOW_HOME', '~/airflow')}/artifacts"
-    if "://" not in base:
-        base = f"file://{os.path.abspath(os.path.expanduser(base))}"
+    base = base_uri(
+        next((base for base in (*bases, os.environ.get(BASE_VARIABLE)) if base), None) or default_base()
+    )
     instance = context["ti"]
     segments = [instance.dag_id, instance.run_id, instance.task_id]
     if instance.map_index is not None and instance.map_index >= 0:
         segments.append(str(instance.map_index))
     try:
-        folder = ObjectStoragePath(base.rstrip("/"))
+        folder = ObjectStoragePath(base)
         for segment in segments:
             folder = folder / path_segment(segment)
         # Looked up before anything is written: an object store needs its Airflow provider.
@@ -117,6 +116,18 @@ def artifact_folder(context: Context, *bases: str | None) -> ObjectStoragePath:
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise InvalidInputError(f"artifact base {base}: cannot make the folder {folder}: {error}") from error
     return folder
+
+
+def default_base() -> str:
+    """Return where artifacts are kept when nothing says otherwise."""
+    return f"{os.environ.get('AIRFLOW_HOME', '~/airflow')}/artifacts"
+
+
+def base_uri(base: str) -> str:
+    """Return an artifact base, a folder or a URL, as a URL without a slash at its end."""
+    if "://" not in base:
+        base = f"file://{os.path.abspath(os.path.expanduser(base))}"
+    return base.rstrip("/")
 
 
 def open_artifact(location: ObjectStoragePath | str, mode: str = "rb") -> BinaryIO:

@@ -13,15 +13,16 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from airflow_ocean import parameters, timeline
 from airflow_ocean.c2d import errors
 from airflow_ocean.hooks import OceanHook
+from airflow_ocean.links import OceanJobLink
 from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
 from airflow_ocean.timeline import STATES_KEY
 from airflow_ocean.triggers import DEADLINE_KEY, OceanComputeTrigger, task_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import timedelta
 
-    from airflow.sdk import Context, RetryPolicy
+    from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
 
     from airflow_ocean.c2d.jobs import Job
 
@@ -63,6 +64,7 @@ class OceanComputeSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("ocean_conn_id", "job_id", "provider_url", "consumer_address")
+    operator_extra_links: Collection[BaseOperatorLink] = (OceanJobLink(),)
     ui_color = "#e6f4f7"
 
     def __init__(

@@ -16,6 +16,8 @@ from airflow_ocean.c2d.errors import (
 from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, format_units, parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.transactions import MinedTransaction
 
@@ -173,6 +175,14 @@ class Datatokens:
     def decimals(self, token: str) -> int:
         """Return the number of a token's decimals."""
         return int(self.contract(token).decimals())
+
+    def units(self, tokens: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return what it takes to give amounts of tokens for people: their symbols and decimals, by address."""
+        found = {}
+        for address in tokens:
+            token = self.contract(address)
+            found[address] = {"symbol": str(token.symbol()), "decimals": int(token.decimals())}
+        return found
 
     def describe(self, token: Any, amount: int) -> str:
         """Give an amount of a token for people: whole tokens, symbol and address."""

@@ -30,6 +30,8 @@ class OrderedAsset:
     :param started: id of the transaction that started the order; another one than ``transaction`` after a renewal
     :param valid_until: until when its fee is paid, seconds since 1970
     :param fee: what the fee was, in the fee token's smallest unit, as text
+    :param name: the asset's title, for people
+    :param datatoken: the address of its datatoken
     """
 
     did: str
@@ -39,6 +41,8 @@ class OrderedAsset:
     started: str | None = None
     valid_until: int | None = None
     fee: str = "0"
+    name: str = ""
+    datatoken: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,13 @@ class Order:
     def transactions(self) -> list[str]:
         """The order transaction ids: datasets first, the algorithm's last."""
         return [item.transaction for item in (*self.datasets, self.algorithm)]
+
+    def assets(self) -> list[dict[str, str | None]]:
+        """Say what was ordered, for people: ``did``, ``name`` and ``datatoken`` of each, the algorithm's last."""
+        return [
+            {"did": item.did, "name": item.name, "datatoken": item.datatoken}
+            for item in (*self.datasets, self.algorithm)
+        ]
 
     def dataset_inputs(self) -> list[AssetInput]:
         """Give the datasets as services want them."""
@@ -252,7 +263,15 @@ def _ordered(item: QuotedAsset, transaction: str, valid_until: int) -> OrderedAs
     renewed = item.quote.valid_order is not None and earlier is not None
     started = earlier.started if renewed and earlier else transaction
     return OrderedAsset(
-        item.asset.did, item.service.id, transaction, item.user_data, started.lower(), until, str(fee)
+        item.asset.did,
+        item.service.id,
+        transaction,
+        item.user_data,
+        started.lower(),
+        until,
+        str(fee),
+        name=item.asset.name,
+        datatoken=item.service.datatoken,
     )
 
 

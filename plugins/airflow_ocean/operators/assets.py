@@ -90,6 +90,7 @@ class _PublishOperator(OceanStepOperator):
             self.push_cost(context, client)
         self.note_explorer_pages(transactions=published.transactions, nft_address=published.nft_address)
         instance = context["ti"]
+        instance.xcom_push("asset_name", spec.name)
         instance.xcom_push("nft_address", published.nft_address)
         instance.xcom_push("datatoken_address", published.datatoken_address)
         instance.xcom_push("transactions", published.transactions)
@@ -183,8 +184,8 @@ class OceanPublishDatasetOperator(_PublishOperator):
     By default the asset offers compute only: whoever orders it may run allowed algorithms on the data, and never
     gets the data itself.
 
-    Returns the DID; pushes ``nft_address``, ``datatoken_address``, ``transactions`` and ``cost``. The events of its
-    Airflow outlets have ``did``, ``kind``, ``name`` and ``datatoken_address`` in their extra.
+    Returns the DID; pushes ``asset_name``, ``nft_address``, ``datatoken_address``, ``transactions`` and ``cost``. The
+    events of its Airflow outlets have ``did``, ``kind``, ``name`` and ``datatoken_address`` in their extra.
 
     :param asset_name: (templated) the asset's title
     :param url: (templated) where the Provider finds the data; shorthand for one file of the type ``url``

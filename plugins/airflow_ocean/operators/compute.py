@@ -21,7 +21,7 @@ from airflow_ocean.artifacts import (
 from airflow_ocean.assets import OCEAN_ORDERS, AssetStateOrders, holder_of, is_live, tell_outlets
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError, OrderInUseError
 from airflow_ocean.journal import TaskStateJournal
-from airflow_ocean.links import OceanTransactionLink
+from airflow_ocean.links import OceanArtifactsLink, OceanJobLink, OceanTransactionLink
 from airflow_ocean.operators.base import OceanBaseOperator, OceanStepOperator
 from airflow_ocean.operators.waiting import defer_until_free
 
@@ -51,7 +51,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
     only what has expired is ordered anew. An order serves one unfinished job at a time.
 
     Returns the list of order transaction ids, datasets first; pushes ``order``, which
-    :class:`OceanStartComputeOperator` takes, and ``cost``.
+    :class:`OceanStartComputeOperator` takes, ``cost``, and for people ``assets``, their names and datatokens, and
+    ``tokens``, the symbol and decimals of each token that was paid with.
 
     :param dataset_dids: (templated) the datasets: a DID, a list of them, or its JSON text
     :param algorithm_did: (templated) the algorithm
@@ -131,12 +132,15 @@ class OceanPayForComputeOperator(OceanStepOperator):
                         datasets, algorithm, environment=environment, duration=duration
                     )
                     order = client.orders.pay(quote)
+                tokens = client.datatokens.units(order.cost["tokens"])
         except OrderInUseError as error:
             defer_until_free(self, context, error, order_wait, "go_on")
         self.note_explorer_pages(transactions=order.transactions)
         # By way of its text, as an XCom keeps tuples as objects of Airflow's own and not as plain JSON.
         context["ti"].xcom_push("order", json.loads(json.dumps(order.to_dict())))
         context["ti"].xcom_push("cost", order.cost)
+        context["ti"].xcom_push("assets", order.assets())
+        context["ti"].xcom_push("tokens", tokens)
         return list(order.transactions)
 
     def go_on(self, context: Context, event: Any) -> list[str]:
@@ -172,6 +176,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         "custom_data",
         "order_wait",
     )
+    operator_extra_links: Collection[BaseOperatorLink] = (OceanJobLink(),)
 
     def __init__(
         self,
@@ -187,6 +192,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         self.custom_data = custom_data
         self.wait_for_order = wait_for_order
         self.order_wait = order_wait
+        self.job_id: str | None = None
 
     def execute(self, context: Context) -> str:
         """Start the job and return its id."""
@@ -206,6 +212,7 @@ class OceanStartComputeOperator(OceanStepOperator):
             if self.wait_for_order:
                 defer_until_free(self, context, error, order_wait, "go_on")
             raise
+        self.job_id = job.id  # for the link
         context["ti"].xcom_push("provider_url", order.provider_url)
         context["ti"].xcom_push("consumer_address", consumer_address)
         return job.id
@@ -230,6 +237,7 @@ class OceanStopComputeOperator(OceanBaseOperator):
         "job_id",
         "provider_url",
     )
+    operator_extra_links: Collection[BaseOperatorLink] = (OceanJobLink(),)
 
     def __init__(self, *, job_id: str, provider_url: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -273,6 +281,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         "max_bytes",
         "artifact_base",
     )
+    operator_extra_links: Collection[BaseOperatorLink] = (OceanJobLink(), OceanArtifactsLink())
 
     def __init__(
         self,
@@ -407,6 +416,7 @@ class OceanPlotOperator(OceanBaseOperator):
         "plot_name",
         "artifact_base",
     )
+    operator_extra_links: Collection[BaseOperatorLink] = (OceanArtifactsLink(),)
 
     def __init__(
         self,

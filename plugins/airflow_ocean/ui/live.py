@@ -1,0 +1,26 @@
+"""How running jobs stand, asked from the Provider; such questions need no key."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from airflow_ocean.c2d.errors import OceanError
+from airflow_ocean.c2d.jobs import async_get_job
+
+if TYPE_CHECKING:
+    from airflow_ocean.ui.story import ComputeJob
+
+# A page does not wait longer for a Provider, in seconds.
+_PATIENCE = 3.0
+
+
+async def ask_provider(job: ComputeJob) -> None:
+    """Note in a job how its Provider says it stands, or that the Provider does not say."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            job.live = await async_get_job(job.provider_url, job.consumer_address, job.id)
+    except TimeoutError:
+        job.unreachable = f"The Provider {job.provider_url} does not answer within {_PATIENCE:.0f} s."
+    except OceanError as error:
+        job.unreachable = f"The Provider does not say how the job stands: {error}"
