@@ -1,0 +1,113 @@
+"""The page with all compute runs: what it lists, adds up and leaves out, and how many queries that takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.ocean_runs import (
+    ALGORITHM_TOKEN,
+    DATASET_TOKEN,
+    FEE_TOKEN,
+    TaskRow,
+    add_runs,
+    counted_queries,
+    paying,
+    starting,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+ONE = str(10**18)
+PLOT = TaskRow("plot", "OceanPlotOperator", xcoms={"return_value": "file:///base/plot.png"}, seconds=20)
+
+
+def add_thousand(session: Session, dag_id: str) -> None:
+    add_runs(
+        session,
+        dag_id,
+        (
+            (
+                f"run {number:04}",
+                "failed" if number % 10 == 0 else "success",
+                [
+                    paying(
+                        {DATASET_TOKEN: ONE, ALGORITHM_TOKEN: ONE, FEE_TOKEN: "100001"},
+                        gas_fee="1000000000000001",
+                        dataset="Weather" if number % 4 == 0 else "Branin",
+                    ),
+                    starting(f"job{number}"),
+                    PLOT,
+                ],
+            )
+            for number in range(1000)
+        ),
+    )
+
+
+def test_a_thousand_runs_take_three_queries_and_are_added_up_exactly(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.overview import PAGE_SIZE, Filters, look
+
+    add_thousand(session, dag_id)
+    with counted_queries() as statements:
+        overview = look(session, {dag_id}, Filters(), page=1)
+    assert len(statements) == 3, statements
+    assert (overview.found, overview.pages, len(overview.runs)) == (1000, 1000 // PAGE_SIZE, PAGE_SIZE)
+    assert overview.is_complete
+    assert overview.states == {"success": 900, "failed": 100}
+    assert [run.run_id for run in overview.runs[:2]] == ["run 0999", "run 0998"]  # newest first
+    assert all(run.plot == ("plot", -1) and run.jobs == 1 for run in overview.runs)
+    summary = [(line.amount, line.unit) for line in overview.tokens.summary(overview.cost)]
+    assert summary == [("2\u202f000", "datatokens"), ("100.001", "USDC")]
+    # As floats a thousand times this fee would end in other digits.
+    assert overview.cost.gas_fee == 1_000_000_000_000_001_000
+
+
+def test_filters_and_pages(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.overview import Filters, look
+
+    add_thousand(session, dag_id)
+
+    def found(page: int = 1, **filters: str) -> list[int]:
+        overview = look(session, {dag_id}, Filters(**filters), page)
+        return [overview.found, overview.page, overview.pages]
+
+    assert found(asset="weather") == [250, 1, 10]
+    assert found(asset="Gaussian") == [1000, 1, 40]
+    assert found(algorithm="weather") == [0, 1, 1]
+    assert found(asset="did:op:dddd") == [1000, 1, 40]
+    assert found(state="failed") == [100, 1, 4]
+    assert found(state="failed", asset="Weather") == [50, 1, 2]
+    assert found(page=3, state="failed") == [100, 3, 4]
+    assert found(page=99, state="failed") == [100, 4, 4]
+    assert found(dag="another") == [0, 1, 1]
+
+
+def test_only_runs_of_readable_dags_are_seen(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.overview import Filters, look
+
+    add_runs(session, dag_id, [("secret run", "success", [paying({DATASET_TOKEN: ONE})])])
+    overview = look(session, {"another_dag"}, Filters(), page=1)
+    assert (overview.found, overview.runs, overview.datasets, bool(overview.cost)) == (0, [], [], False)
+    assert look(session, {dag_id, "another_dag"}, Filters(), page=1).found == 1
+    assert look(session, set(), Filters(), page=1).found == 0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "listed"),
+    [
+        ([TaskRow("wait", "OceanComputeSensor", state="deferred")], True),
+        ([TaskRow("pay_more", "MyOwnOperator", xcoms={"order": paying({}).xcoms["order"]})], True),
+        ([TaskRow("publish", "OceanPublishDatasetOperator")], False),
+        ([TaskRow("hello", "BashOperator", xcoms={"return_value": "order"})], False),
+    ],
+)
+def test_a_compute_run_is_told_by_its_tasks(
+    session: Session, dag_id: str, tasks: list[TaskRow], listed: bool
+) -> None:
+    from airflow_ocean.ui.overview import Filters, look
+
+    add_runs(session, dag_id, [("a run", "running", tasks)])
+    assert look(session, {dag_id}, Filters(), page=1).found == int(listed)

@@ -1,0 +1,229 @@
+"""A run's story: put together from tasks of any DAG, whatever they have pushed so far."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.ocean_runs import (
+    ALGORITHM,
+    ALGORITHM_TOKEN,
+    BEGIN,
+    CONSUMER,
+    DATASET,
+    DATASET_TOKEN,
+    ORDERS,
+    PROVIDER,
+    TaskRow,
+    add_runs,
+    counted_queries,
+    paying,
+    starting,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_ocean.ui.story import Story
+
+ONE = str(10**18)
+
+
+def told(session: Session, dag_id: str, tasks: list[TaskRow], state: str = "running") -> Story:
+    from airflow_ocean.ui.records import load_run
+    from airflow_ocean.ui.story import tell
+
+    add_runs(session, dag_id, [("a run", state, tasks)])
+    record = load_run(session, dag_id, "a run")
+    assert record is not None
+    return tell(record)
+
+
+def publishing(task_id: str, operator: str, did: str, token: str, name: str) -> TaskRow:
+    return TaskRow(
+        task_id,
+        operator,
+        xcoms={
+            "return_value": did,
+            "asset_name": name,
+            "nft_address": f"0x{'9' * 40}",
+            "datatoken_address": token,
+            "transactions": [f"0x{'3' * 64}"],
+            "_link_OceanTransactionLink": f"https://explorer.example/base/tx/0x{'3' * 64}",
+        },
+    )
+
+
+def waiting(state: str, map_index: int = -1, **xcoms: Any) -> TaskRow:
+    return TaskRow("wait", "OceanComputeSensor", state, xcoms, map_index, seconds=20)
+
+
+def test_the_whole_flow(session: Session, dag_id: str) -> None:
+    story = told(
+        session,
+        dag_id,
+        [
+            publishing("publish", "OceanPublishDatasetOperator", DATASET, DATASET_TOKEN, "Branin"),
+            publishing("algorithm", "OceanPublishAlgorithmOperator", ALGORITHM, ALGORITHM_TOKEN, "GP"),
+            paying({DATASET_TOKEN: ONE, ALGORITHM_TOKEN: ONE}, gas_fee="266895537253023"),
+            starting("job1"),
+            waiting("success", return_value="job1", status="Job finished", duration=11.5),
+        ],
+        state="success",
+    )
+    assert [(asset.kind, asset.name) for asset in story.assets.values()] == [
+        ("dataset", "Branin"),
+        ("algorithm", "GP"),
+    ]
+    assert story.assets[DATASET].transactions == [f"0x{'3' * 64}"]
+    assert story.explorer == "https://explorer.example/base"
+    (order,) = story.orders
+    assert order.items == [(DATASET, ORDERS[0]), (ALGORITHM, ORDERS[1])]
+    lines = [(line.amount, line.unit) for line in story.tokens.lines(story.cost)]
+    assert lines == [("1", "datatoken of Branin"), ("1", "datatoken of GP")]
+    (job,) = story.jobs
+    assert (job.id, job.provider_url, job.consumer_address) == ("job1", PROVIDER, CONSUMER)
+    assert (job.status, job.outcome, job.seconds, job.is_over) == ("Job finished", "success", 11.5, True)
+    assert story.jobs_to_ask == []
+    assert [step.title for step in story.steps] == [
+        "Publish the algorithm “GP”",
+        "Pay for the computation",
+        "Publish the dataset “Branin”",
+        "Start the job",
+        "Wait for the job",
+    ]
+
+
+def test_mapped_tasks_are_jobs_of_their_own(session: Session, dag_id: str) -> None:
+    indexes = range(3)
+    story = told(
+        session,
+        dag_id,
+        [starting(f"job{index}", index) for index in indexes]
+        + [waiting("deferred", index, deadline=1.0) for index in indexes],
+    )
+    assert [(job.id, [task.map_index for task in job.waits]) for job in story.jobs] == [
+        (f"job{index}", [index]) for index in indexes
+    ]
+    assert len(story.jobs_to_ask) == 3
+    assert [step.task.label for step in story.current] == ["wait [0]", "wait [1]", "wait [2]"]
+
+
+def test_the_number_of_queries_does_not_grow_with_the_tasks(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.records import load_run
+
+    add_runs(
+        session,
+        dag_id,
+        [
+            ("small", "success", [starting("job"), waiting("success", return_value="job")]),
+            (
+                "large",
+                "success",
+                [starting(f"job{n}", n) for n in range(200)]
+                + [waiting("success", n, return_value=f"job{n}") for n in range(200)],
+            ),
+        ],
+    )
+    counts = []
+    for run_id, tasks in (("small", 2), ("large", 400)):
+        with counted_queries() as statements:
+            record = load_run(session, dag_id, run_id)
+        assert record is not None
+        assert len(record.tasks) == tasks
+        counts.append(len(statements))
+    assert counts == [5, 5]
+
+
+def test_the_time_line_is_what_the_waiting_task_saw(session: Session, dag_id: str) -> None:
+    begin = BEGIN.timestamp()
+    states = [
+        {"at": begin, "state": 10, "text": "Job started"},
+        {"at": begin + 10, "state": 40, "text": "Running algorithm"},
+        {"at": begin + 90, "state": 60, "text": "Publishing results"},
+        {"at": begin + 100, "state": 70, "text": "Job finished"},
+    ]
+    story = told(session, dag_id, [starting("job"), waiting("success", return_value="job", states=states)])
+    (job,) = story.jobs
+    assert [(moment.text, moment.phase) for moment in job.moments] == [
+        ("Job started", "preparing"),
+        ("Running algorithm", "computing"),
+        ("Publishing results", "publishing"),
+        ("Job finished", "done"),
+    ]
+    segments = job.segments(BEGIN + timedelta(days=1))
+    assert [(segment.phase, segment.x, segment.width) for segment in segments] == [
+        ("preparing", 0, 100),
+        ("computing", 100, 800),
+        ("publishing", 900, 100),
+    ]
+
+
+def test_a_job_that_runs_has_its_line_drawn_until_now(session: Session, dag_id: str) -> None:
+    states = [
+        {"at": BEGIN.timestamp(), "state": 10, "text": "Job started"},
+        {"at": BEGIN.timestamp() + 30, "state": 40, "text": "Running algorithm"},
+    ]
+    story = told(session, dag_id, [starting("job"), waiting("deferred", deadline=1.0, states=states)])
+    segments = story.jobs[0].segments(BEGIN + timedelta(seconds=60))
+    assert [(segment.text, segment.x, segment.width) for segment in segments] == [
+        ("Job started", 0, 500),
+        ("Running algorithm", 500, 500),
+    ]
+    assert story.jobs[0].outcome == "running"
+
+
+@pytest.mark.parametrize(
+    "xcoms",
+    [
+        {"order": "nothing", "cost": 3, "assets": {"did": 1}, "tokens": [], "states": 7, "nft_address": "0x"},
+        {"order": {"datasets": None, "algorithm": {"did": 5}}, "cost": {"tokens": {"0x": "many"}, "gas_fee_wei": 0.5}},
+        {"states": [{"at": "now", "state": "x"}, 5, {"at": 1e300}], "duration": "long", "consumer_address": "0x"},
+        {"return_value": {"did": 1}, "transactions": {"0x": 1}, "manifest": 5, "deadline": None},
+    ],
+)  # fmt: skip
+def test_what_a_task_pushed_in_another_form_is_left_out(
+    session: Session, dag_id: str, xcoms: dict[str, Any]
+) -> None:
+    story = told(session, dag_id, [TaskRow("odd", "OceanOddOperator", xcoms=xcoms)])
+    assert [step.title for step in story.steps] == ["Odd"]
+    assert not story.cost
+    assert [job.moments for job in story.jobs] in ([], [[]])
+
+
+def test_tasks_of_other_operators_are_none_of_its_business(session: Session, dag_id: str) -> None:
+    story = told(
+        session,
+        dag_id,
+        [
+            TaskRow("secret", "PythonOperator", xcoms={"return_value": "do not show"}),
+            TaskRow("own", "MyPublishOperator", xcoms={"return_value": DATASET, "nft_address": "0x1"}),
+        ],
+    )
+    assert [task.task_id for task in story.run.tasks] == ["own"]
+    assert list(story.assets) == [DATASET]
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("running", "looking at the job from time to time"),
+        ("deferred", "looking at the job from time to time; no worker is taken meanwhile"),
+        ("up_for_retry", "an error that may pass stopped it; it tries again soon"),
+        ("success", ""),
+        (None, ""),
+    ],
+)
+def test_what_a_step_is_doing_now(session: Session, dag_id: str, state: str | None, said: str) -> None:
+    row = TaskRow("wait", "OceanComputeSensor", state)
+    story = told(session, dag_id, [row])
+    assert [step.now for step in story.steps] == [said]
+    assert [step.now for step in story.current] == ([said] if said else [])
+
+
+def test_no_run_no_record(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.records import load_run
+
+    assert load_run(session, dag_id, "a run") is None
