@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eth_utils import to_checksum_address
 
-from airflow_ocean.c2d.errors import AssetNotFoundError, InvalidInputError, NotAllowedError, OceanError
+from airflow_ocean.c2d.errors import (
+    AssetNotFoundError,
+    InvalidInputError,
+    NotAllowedError,
+    OceanError,
+    StepChangedError,
+)
 from airflow_ocean.c2d.specs import (
     AlgorithmContainer,
     AssetSpec,
@@ -187,6 +194,7 @@ class Assets:
 
         :raises InvalidInputError: when the metadata is not valid
         :raises NotIndexedError: when the index does not follow in time; trying again goes on from there
+        :raises StepChangedError: when this journal's attempt has published another asset
         """
         if spec.pricing and spec.pricing.kind == "fixed_rate":
             # asked before the first transaction, so that a wrong address costs nothing
@@ -194,6 +202,7 @@ class Assets:
         nft_address, datatoken_address, created = self._create_tokens(spec)
         did = did_of(nft_address, self._client.chain_id)
         described = self._client.transactions.resume("set metadata")
+        self._same_as_before(spec, did, published=described is not None)
         if described is None:
             described = self.write_metadata(
                 "set metadata", self._build_ddo(spec, did, nft_address, datatoken_address)
@@ -201,6 +210,21 @@ class Assets:
         self._client.services().wait_until_indexed(did, described.hash, described.block, INDEX_TIMEOUT)
         logger.info("Published %s %r as %s", spec.kind, spec.name, did)
         return PublishedAsset(did, nft_address, datatoken_address, [created, described.hash])
+
+    def _same_as_before(self, spec: AssetSpec, did: str, *, published: bool) -> None:
+        """Refuse to give an asset out for another one, once its metadata are written.
+
+        Until then a retry may bring better ones: the data NFT and the datatoken are used for them.
+        """
+        digest = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True, default=str).encode()).hexdigest()
+        journal = self._client.transactions.journal
+        if not published:
+            journal.save("published spec", {"sha256": digest})
+        elif (journal.load("published spec") or {}).get("sha256", digest) != digest:
+            raise StepChangedError(
+                f"{spec.kind} {spec.name!r}: an earlier attempt has published {did} with other details; run again with "
+                "force_new to publish another asset. Nothing was sent"
+            )
 
     def _base_token(self, pricing: Pricing) -> str:
         if pricing.base_token:

@@ -19,6 +19,7 @@ from airflow_ocean.c2d.errors import (
     NotAllowedError,
     OrderInUseError,
     ServiceUnavailableError,
+    StepChangedError,
     TransactionRevertedError,
 )
 from airflow_ocean.c2d.jobs import get_job
@@ -116,6 +117,23 @@ class TestPublishing:
     def test_an_unknown_did(self, publisher: OceanClient) -> None:
         with pytest.raises(AssetNotFoundError, match=UNKNOWN_DID):
             publisher.assets.resolve(UNKNOWN_DID)
+
+    def test_one_journal_publishes_one_asset(self, publisher: OceanClient, data_file: dict[str, str]) -> None:
+        first = publisher.assets.publish(AssetSpec("dataset", "First", (data_file,)))
+        sent = len(publisher.transactions.mined)
+        assert publisher.assets.publish(AssetSpec("dataset", "First", (data_file,))) == first
+        with pytest.raises(StepChangedError, match=f"published {first.did} with other details.*force_new"):
+            publisher.assets.publish(AssetSpec("dataset", "Second", (data_file,)))
+        assert len(publisher.transactions.mined) == sent
+
+    def test_an_asset_that_is_not_finished_may_be_corrected(
+        self, publisher: OceanClient, data_file: dict[str, str]
+    ) -> None:
+        with pytest.raises(InvalidInputError, match="validating"):
+            publisher.assets.publish(AssetSpec("dataset", "Unfinished", (data_file,), tags=(1,)))
+        published = publisher.assets.publish(AssetSpec("dataset", "Finished", (data_file,)))
+        assert publisher.assets.resolve(published.did).name == "Finished"
+        assert len(publisher.transactions.mined) == 2
 
 
 class TestTrust:
