@@ -26,6 +26,7 @@ import pendulum
 from airflow.sdk import DAG, Param, TaskGroup
 
 from airflow_ocean.assets import OCEAN_ALGORITHM, OCEAN_COMPUTABLE, OCEAN_DATASET, OCEAN_RESULT
+from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.assets import (
     OceanAllowAlgorithmOperator,
     OceanPublishAlgorithmOperator,
@@ -117,6 +118,15 @@ PARAMS = {
         section="Computation",
         description="For how many seconds the environment is paid.",
     ),
+    "spending_limit": Param(
+        "10",
+        type=["string", "null"],
+        pattern=r"^([0-9]+([.][0-9]{1,18})?|\{.*\})?$",
+        title="Spend without asking",
+        section="Computation",
+        description="What the run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
+        'JSON such as `{"*": "10", "gas": "0.05"}`. Empty: nobody is asked.',
+    ),
     "amount": Param(
         "1",
         type="string",
@@ -145,6 +155,16 @@ with DAG(
     default_args={"retries": 3},
     params=PARAMS,
 ) as dag:
+    # Bob will pay, so before anything is published he hears what it will cost.
+    approve_spending = OceanApproveSpendingOperator(
+        task_id="approve_spending",
+        ocean_conn_id="ocean_bob",
+        publisher_conn_id="ocean_alice",
+        environment="{{ params.environment }}",
+        duration="{{ params.duration }}",
+        spending_limit="{{ params.spending_limit }}",
+    )
+
     # Alice
     publish_dataset = OceanPublishDatasetOperator(
         task_id="publish_dataset",
@@ -188,6 +208,7 @@ with DAG(
         environment="{{ params.environment }}",
         duration="{{ params.duration }}",
         reuse_orders=True,
+        max_cost=approve_spending.output,
     )
     start_compute = OceanStartComputeOperator(
         task_id="start_compute",
@@ -223,5 +244,5 @@ with DAG(
             render_options={"subtitle": "{{ run_id }}"},
         )
 
-    [publish_dataset, publish_algorithm] >> allow_algorithm >> transfer_datatokens
+    approve_spending >> [publish_dataset, publish_algorithm] >> allow_algorithm >> transfer_datatokens
     transfer_datatokens >> pay_for_compute >> start_compute >> wait_for_compute >> fetch_results

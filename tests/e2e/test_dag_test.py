@@ -74,11 +74,26 @@ def test_every_task_succeeds_at_its_first_try(run):
 def test_the_xcoms_are_those_of_the_contract(run):
     # The deadline is there if the job was not already over when the sensor first looked.
     assert {task: set(values) - {"deadline"} for task, values in run.xcoms.items()} == {
-        "publish_dataset": {"return_value", "nft_address", "datatoken_address", "transactions", "cost"},
-        "publish_algorithm": {"return_value", "nft_address", "datatoken_address", "transactions", "cost"},
+        "approve_spending": {"return_value", "quote"},
+        "publish_dataset": {
+            "return_value",
+            "asset_name",
+            "nft_address",
+            "datatoken_address",
+            "transactions",
+            "cost",
+        },
+        "publish_algorithm": {
+            "return_value",
+            "asset_name",
+            "nft_address",
+            "datatoken_address",
+            "transactions",
+            "cost",
+        },
         "allow_algorithm": {"return_value", "transactions", "cost"},
         "transfer_datatokens": {"return_value", "cost"},
-        "pay_for_compute": {"return_value", "order", "cost"},
+        "pay_for_compute": {"return_value", "order", "cost", "assets", "tokens"},
         "start_compute": {"return_value", "provider_url", "consumer_address"},
         "wait_for_compute": {"return_value", "status", "duration"},
         "fetch_and_plot.fetch_results": {"return_value", "manifest"},

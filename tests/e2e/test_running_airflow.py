@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_ocean.c2d.units import parse_units
 from include.demo.airflow import Airflow
 from include.demo.environment import airflow_environment, choose_port
 from include.demo.interrupts import Teardown
 from include.demo.up import set_connections
+from include.localnet import accounts
 from include.localnet.cli import exports
+from include.localnet.ethereum import Chain
 from tests.support.leftovers import marked_processes, new_mark
 from tests.support.waiting import wait_until
 
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.e2e
 
 DAG = "/api/v2/dags/ocean_c2d"
 TASKS = {
+    "approve_spending",
     "publish_dataset",
     "publish_algorithm",
     "allow_algorithm",
@@ -74,11 +78,12 @@ def connections(airflow: Airflow, localnet: NetworkSettings) -> dict[str, Any]:
 class Run:
     """A DAG run and the states that its tasks were seen in."""
 
-    def __init__(self, airflow: Airflow) -> None:
-        started = airflow.request("POST", f"{DAG}/dagRuns", json={"logical_date": None})
+    def __init__(self, airflow: Airflow, **conf: Any) -> None:
+        started = airflow.request("POST", f"{DAG}/dagRuns", json={"logical_date": None, "conf": conf})
         self._airflow = airflow
         self.path = f"{DAG}/dagRuns/{started['dag_run_id']}"
         self.seen: dict[str, list[str]] = {}
+        self.question: dict[str, Any] = {}
 
     def is_over(self) -> str | None:
         for task in self._airflow.request("GET", f"{self.path}/taskInstances")["task_instances"]:
@@ -92,6 +97,23 @@ class Run:
         entry = self._airflow.request("GET", f"{self.path}/taskInstances/{task}/xcomEntries/{key}")
         return entry["value"]
 
+    def asked(self) -> dict[str, Any]:
+        """Wait for the question that the run asks, and return it as the UI gets it."""
+        path = f"{self.path}/taskInstances/approve_spending"
+
+        def waiting() -> bool:
+            self.is_over()
+            return bool(self._airflow.request("GET", path)["state"] == "awaiting_input")
+
+        wait_until(waiting, "the run asks for an approval", timeout=90)
+        question: dict[str, Any] = self._airflow.request("GET", f"{path}/-1/hitlDetails")
+        return question
+
+    def answer(self, option: str) -> None:
+        """Answer it as a person does under Required Actions."""
+        path = f"{self.path}/taskInstances/approve_spending/-1/hitlDetails"
+        self._airflow.request("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
     def log(self, task: str) -> str:
         return json.dumps(self._airflow.request("GET", f"{self.path}/taskInstances/{task}/logs/1")["content"])
 
@@ -99,7 +121,10 @@ class Run:
 @pytest.fixture(scope="module")
 def run(airflow: Airflow, connections: dict[str, Any]) -> Run:
     airflow.unpause("ocean_c2d")
-    run = Run(airflow)
+    # Any gas at all is above this limit.
+    run = Run(airflow, spending_limit='{"gas": "0"}')
+    run.question = run.asked()
+    run.answer("Approve")
     assert wait_until(run.is_over, "the run is over", timeout=180) == "success", run.seen
     return run
 
@@ -115,6 +140,45 @@ def test_the_connections_are_there_and_hide_their_keys(connections: dict[str, An
 
 def test_every_task_succeeds(run: Run) -> None:
     assert {task: states[-1] for task, states in run.seen.items()} == dict.fromkeys(TASKS, "success")
+
+
+def test_a_person_was_asked_before_anything_was_spent(run: Run, localnet) -> None:
+    assert run.question["options"] == ["Approve", "Reject"]
+    body = run.question["body"]
+    for said in (
+        "Publish the dataset",
+        accounts.ALICE.address,
+        accounts.BOB.address,
+        "Above the limit",
+        "holds",
+    ):
+        assert said in body
+    assert run.seen["approve_spending"].index("awaiting_input") < len(run.seen["approve_spending"]) - 1
+    assert run.xcom("approve_spending", "answered_by") == "admin"
+    approved = run.xcom("approve_spending")
+    assert run.xcom("pay_for_compute", "cost")["gas_used"] > 0
+    assert int(run.xcom("pay_for_compute", "cost")["gas_fee_wei"]) <= parse_units(approved["gas"])
+
+
+def test_a_rejection_ends_the_run_without_a_transaction(run: Run, airflow: Airflow, localnet) -> None:
+    chain = Chain(localnet.rpc_url)
+
+    def sent() -> list[str]:
+        return [
+            chain.request("eth_getTransactionCount", account.address, "pending")
+            for account in (accounts.ALICE, accounts.BOB)
+        ]
+
+    before = sent()
+    # An hour costs 60 OCEAN, more than may be spent without asking.
+    rejected = Run(airflow, environment="ocean-compute-env2")
+    assert "60 OCEAN, the limit is 10" in rejected.asked()["body"]
+    rejected.answer("Reject")
+    assert wait_until(rejected.is_over, "the run is over", timeout=90) == "success"
+    states = {task: states[-1] for task, states in rejected.seen.items()}
+    assert states.pop("approve_spending") == "success"
+    assert states == dict.fromkeys(TASKS - {"approve_spending"}, "skipped")
+    assert sent() == before
 
 
 def test_the_wait_is_deferred_to_the_triggerer(run: Run) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.support.running_airflow import DagRun, MortalAirflow
 
 TASKS = (
+    "approve_spending",
     "publish_dataset",
     "publish_algorithm",
     "allow_algorithm",

@@ -46,6 +46,10 @@ class CostLimit:
             amounts[key] = parse_units(amount, f"{name}: {token}", _PRECISION)
         return cls(amounts)
 
+    def to_dict(self) -> dict[str, str]:
+        """Give the limit in the form that :meth:`parse` reads."""
+        return {token: format_units(amount) for token, amount in self.amounts.items()}
+
     def and_also(self, other: CostLimit) -> CostLimit:
         """Return the stricter of two limits, token by token."""
         tokens = self.amounts.keys() | other.amounts.keys()

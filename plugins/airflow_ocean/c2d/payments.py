@@ -106,13 +106,20 @@ class Payments:
         :raises OrderExpiredError: when an earlier attempt paid a part, and the time it paid for is over
         :raises StepChangedError: when an earlier attempt paid a part for another environment or time
         """
-        payments = [self._plan(item) for item in quote.items]
+        payments = self.plan(quote)
         self._check(quote, payments)
         self._agree(quote, payments)
         consumer = quote.environment.consumer_address
         return [self._carry_out(payment, consumer).lower() for payment in payments]
 
     # ------------------------------------------------------------------ planning
+
+    def plan(self, quote: Quote) -> list[Payment]:
+        """Say how each asset of a quote would get paid; nothing is sent that was not sent before.
+
+        :raises InsufficientFundsError: when there is no way to a datatoken
+        """
+        return [self._plan(item) for item in quote.items]
 
     def _plan(self, item: QuotedAsset) -> Payment:
         did = item.asset.did

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from airflow_ocean.c2d.errors import OceanError
-from airflow_ocean.c2d.jobs import async_get_job
+from airflow_ocean.c2d.errors import FatalError, OceanError
+from airflow_ocean.c2d.services import open_job_reader
 
 if TYPE_CHECKING:
     from airflow_ocean.ui.story import ComputeJob
@@ -18,8 +18,14 @@ _PATIENCE = 3.0
 async def ask_provider(job: ComputeJob) -> None:
     """Note in a job how its Provider says it stands, or that the Provider does not say."""
     try:
-        async with asyncio.timeout(_PATIENCE):
-            job.live = await async_get_job(job.provider_url, job.consumer_address, job.id)
+        async with (
+            asyncio.timeout(_PATIENCE),
+            open_job_reader(job.provider_url, job.consumer_address) as reader,
+        ):
+            found = (await reader.fetch_job(job.id)).jobs[job.id]
+        if isinstance(found, FatalError):
+            raise found
+        job.live = found
     except TimeoutError:
         job.unreachable = f"The Provider {job.provider_url} does not answer within {_PATIENCE:.0f} s."
     except OceanError as error:

@@ -37,11 +37,17 @@ def test_the_tasks_follow_each_other_as_the_story_goes(dagbag):
     dag = dagbag.dags["ocean_c2d"]
     order = {task.task_id: task.upstream_task_ids for task in dag.tasks}
     assert {name: upstream & order.keys() for name, upstream in order.items()} == {
-        "publish_dataset": set(),
-        "publish_algorithm": set(),
+        "approve_spending": set(),
+        "publish_dataset": {"approve_spending"},
+        "publish_algorithm": {"approve_spending"},
         "allow_algorithm": {"publish_dataset", "publish_algorithm"},
         "transfer_datatokens": {"allow_algorithm", "publish_dataset", "publish_algorithm"},
-        "pay_for_compute": {"transfer_datatokens", "publish_dataset", "publish_algorithm"},
+        "pay_for_compute": {
+            "approve_spending",
+            "transfer_datatokens",
+            "publish_dataset",
+            "publish_algorithm",
+        },
         "start_compute": {"pay_for_compute"},
         "wait_for_compute": {"start_compute"},
         "fetch_and_plot.fetch_results": {"wait_for_compute", "start_compute"},
@@ -68,6 +74,8 @@ def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
         ("amount", "1e3"),
         ("amount", 1.5),
         ("duration", 1),
+        ("spending_limit", "much"),
+        ("spending_limit", "-1"),
         ("custom_data", "[]"),
     ],
 )

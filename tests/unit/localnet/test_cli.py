@@ -18,8 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from include.localnet import cli
-from include.localnet.network import parts_of as parts_of_settings
+from include.localnet import cli, network
 from include.localnet.accounts import ALICE, BOB, CARLOS, DEPLOYER
 from include.localnet.processes import ProcessTable
 from include.localnet.settings import DEFAULT_PORTS, HOST, PROJECT, NetworkSettings, choose_ports
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PARTS = ("chain", "operator_service", "provider", "aquarius", "files")
 COMMAND = [sys.executable, "-m", "include.localnet"]
 
 

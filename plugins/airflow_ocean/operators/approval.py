@@ -1,0 +1,187 @@
+"""The operator that tells what a run will cost, and asks a person first when it is much."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+from airflow_ocean import parameters
+from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.hooks import OceanHook
+from airflow_ocean.operators.base import OceanBaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    from airflow.sdk import Context
+
+    from airflow_ocean.c2d.estimates import Estimate
+    from airflow_ocean.c2d.limits import CostLimit
+
+_LONGEST_DURATION = 366 * 24 * 3600
+_MAX_COST = "max_cost"
+
+
+class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
+    """Tell what a compute run will cost at most, and wait for a person's approval when it is above a limit.
+
+    Below the limit, and without one, nothing stops. Above it the task waits, without taking a worker, until somebody
+    approves or rejects under *Required Actions*; rejecting skips all tasks after this one, before the first transaction.
+
+    Returns what paying may cost, for the ``max_cost`` of :class:`~airflow_ocean.operators.compute.OceanPayForComputeOperator`:
+    what was approved, or the limit, or nothing when there is none. A price that rises in between is refused there.
+    Pushes ``quote``: the lines, the totals and the wallets' balances; when a person was asked also ``answered_by``.
+
+    :param dataset_dids: (templated) the datasets: a DID, a list of them, or its JSON text. Left out together with
+        ``algorithm_did`` when the run is still to publish one dataset and one algorithm
+    :param algorithm_did: (templated) the algorithm
+    :param environment: (templated) where to compute: ``free``, ``cheapest``, or an environment's id
+    :param duration: (templated) seconds the environment is paid for
+    :param spending_limit: (templated) what a run may cost without asking: an amount in whole tokens that holds for each
+        token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text. Nothing means
+        that nobody is asked
+    :param publisher_conn_id: (templated) the connection of the wallet that publishes, where the run is to publish
+    :param ocean_conn_id: (templated) the consumer's connection
+    :param response_timeout: how long to wait for an answer; with ``defaults`` (``"Reject"`` or ``"Approve"``) for what
+        silence means, else the task fails
+    """
+
+    template_fields: Sequence[str] = (
+        *OceanBaseOperator.template_fields,
+        "dataset_dids",
+        "algorithm_did",
+        "environment",
+        "duration",
+        "spending_limit",
+        "publisher_conn_id",
+        "subject",
+    )
+
+    def __init__(
+        self,
+        *,
+        dataset_dids: list[str] | str | None = None,
+        algorithm_did: str | None = None,
+        environment: str = "free",
+        duration: int | str = 3600,
+        spending_limit: str | int | Decimal | dict[str, str] | None = None,
+        publisher_conn_id: str | None = None,
+        subject: str = "May this run spend more than its limit?",
+        ignore_downstream_trigger_rules: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            subject=subject, ignore_downstream_trigger_rules=ignore_downstream_trigger_rules, **kwargs
+        )
+        self.dataset_dids = dataset_dids
+        self.algorithm_did = algorithm_did
+        self.environment = environment
+        self.duration = duration
+        self.spending_limit = spending_limit
+        self.publisher_conn_id = publisher_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Estimate; return at once, or ask."""
+        limit = parameters.cost_limit("spending_limit", self.spending_limit)
+        estimate = self._estimate()
+        estimate.require_balances()
+        context["ti"].xcom_push("quote", estimate.to_dict())
+        totals = estimate.to_dict()["texts"]
+        self.log.info("The run costs at most %s", ", ".join(totals.values()) or "nothing")
+        above = estimate.above(limit)
+        if not above:
+            return limit.to_dict()
+        context["ti"].xcom_push(_MAX_COST, approved_cost(estimate, limit).to_dict())
+        self.body = _explanation(estimate, limit)
+        self.log.info("That is above the limit: somebody has to approve it under Required Actions")
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on after an approval; skip what follows after a rejection."""
+        answer = super().execute_complete(context, event)
+        who = answer["responded_by_user"]
+        context["ti"].xcom_push("answered_by", who["name"] if who else None)
+        if answer["chosen_options"] != [self.APPROVE]:
+            return None
+        return context["ti"].xcom_pull(
+            task_ids=self.task_id, key=_MAX_COST, map_indexes=context["ti"].map_index
+        )
+
+    def _estimate(self) -> Estimate:
+        from airflow_ocean.c2d import estimates
+
+        environment = parameters.text("environment", self.environment)
+        duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
+        algorithm = parameters.optional_text("algorithm_did", self.algorithm_did)
+        if bool(algorithm) != bool(self.dataset_dids):
+            raise InvalidInputError(
+                "give dataset_dids and algorithm_did, or neither for a run that is still to publish both"
+            )
+        with self.hook.get_client() as consumer:
+            if algorithm:
+                datasets = parameters.dids("dataset_dids", self.dataset_dids)
+                algorithm = parameters.did("algorithm_did", algorithm)
+                quote = consumer.orders.quote(datasets, algorithm, environment=environment, duration=duration)
+                return estimates.of_payment(consumer, quote, duration)
+            publisher_conn_id = parameters.text("publisher_conn_id", self.publisher_conn_id)
+            with OceanHook(publisher_conn_id).get_client() as publisher:
+                return estimates.of_publishing_and_payment(publisher, consumer, environment, duration)
+
+
+def approved_cost(estimate: Estimate, limit: CostLimit) -> CostLimit:
+    """Return the limit that holds for paying once an estimate is approved: its totals, else the limit."""
+    from airflow_ocean.c2d.limits import CostLimit
+
+    approved = {
+        token.lower(): amount * 10**18 // 10 ** estimate.tokens[token].decimals
+        for token, amount in estimate.totals().items()
+    }
+    # Of what is below the limit as much may be spent as without asking.
+    for token in approved:
+        approved[token] = max(approved[token], limit.of(token) or 0)
+    return CostLimit({**limit.amounts, **approved})
+
+
+def _explanation(estimate: Estimate, limit: CostLimit) -> str:
+    """Say in Markdown what the run costs, for the one who decides."""
+    from airflow_ocean.c2d.units import format_units
+
+    rows = [
+        f"| {_cell(line.what)} | `{line.payer}` | {'' if line.kind == 'datatoken' else 'up to '}"
+        f"{_cell(estimate.tokens[line.token].write(line.amount))}{' (held)' if line.kind == 'datatoken' else ''} |"
+        for line in estimate.lines
+    ]
+    totals = [
+        f"**{_cell(estimate.tokens[token].write(amount))}**" for token, amount in estimate.totals().items()
+    ]
+    over = [
+        f"{_cell(estimate.tokens[token].write(amount))}, the limit is {format_units(limit.of(token) or 0)}"
+        for token, amount in estimate.above(limit).items()
+    ]
+    balances = [
+        f"- `{payer}` holds {_cell(estimate.tokens[token].write(amount))}"
+        for payer, held in estimate.balances.items()
+        for token, amount in held.items()
+    ]
+    return "\n".join(
+        [
+            f"Computing in `{_cell(estimate.environment)}` for {estimate.duration} s costs up to {' and '.join(totals)}.",
+            "",
+            f"Above the limit: {'; '.join(over)}.",
+            "",
+            "| What | Who pays | Cost |",
+            "|---|---|---|",
+            *rows,
+            "",
+            *balances,
+            "",
+            "Nothing has been spent yet. *Reject* ends the run without a transaction.",
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    """Keep names from the chain from being taken for Markdown."""
+    return "".join(f"\\{sign}" if sign in r"\`*_{}[]<>()#|!" else sign for sign in " ".join(text.split()))
