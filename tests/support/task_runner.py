@@ -334,6 +334,11 @@ class _Supervisor:
     def _SetXCom(self, message: Any) -> None:  # noqa: N802
         self._database.write("xcom", message.key, message.value)
 
+    def _GetXCom(self, message: Any) -> Any:  # noqa: N802
+        from airflow.sdk.execution_time.comms import XComResult
+
+        return XComResult(key=message.key, value=self._database.read("xcom").get(message.key))
+
     def _DeleteXCom(self, message: Any) -> None:  # noqa: N802
         self._database.delete("xcom", message.key)
 
