@@ -44,8 +44,8 @@ class Configuration:
     :param private_key: 0x-hex; encrypts, signs fees and verdicts, is paid
     :param index_seconds: between two looks at the chain; upstream's ``INDEXER_INTERVAL`` (milliseconds there) is 30
     :param rate_limit: requests a minute and client, 0 for no limit; upstream's ``MAX_REQ_PER_MINUTE`` is 30
-    :param claim_seconds: between two rounds of claiming payments, and before the first one; upstream's are an hour, and
-        a minute
+    :param claim_seconds: between two rounds of claiming payments, of which the first comes soon after the start;
+        upstream's is an hour
     :param claim_timeout: how much longer than a job a payment must be locked (seconds)
     :param unknown_images: container images that the node says it can't find; it takes every other one, because its
         sandbox stands for them all

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5  # a queued job's time may be over, and nobody says so
 _CLOSING_SECONDS = 4.0
 _SWEEP_SECONDS = 60.0
+# Upstream waits a minute after its start for the first round, then an hour for each.
+_FIRST_CLAIM_SECONDS = 0.5
 _KILLED = 137
 _ALGORITHM = "data/transformations/algorithm"
 
@@ -143,7 +145,10 @@ class Engine:
             discard(self._root / job_id)
 
     def _settle(self) -> None:
-        while not self._closing.wait(self._node.configuration.claim_seconds):
+        interval = self._node.configuration.claim_seconds
+        wait = min(_FIRST_CLAIM_SECONDS, interval)
+        while not self._closing.wait(wait):
+            wait = interval
             try:
                 self._settlement.run()
             except Exception as error:

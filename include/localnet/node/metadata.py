@@ -165,7 +165,11 @@ def state(node: Node, call: Call) -> Response:
 
 
 def query(node: Node, call: Call) -> Response:
-    """Search with an Elasticsearch query; the answer has the form of a Typesense database, one entry a collection."""
+    """Search with an Elasticsearch query.
+
+    The answer has the form of a Typesense database: an entry for each of its collections, of which the second holds DDOs of
+    version 4.
+    """
     if not isinstance(call.json.get("query"), dict):
         raise Refused("Internal Server Error")
     try:
@@ -175,7 +179,10 @@ def query(node: Node, call: Call) -> Response:
         raise Refused("Internal Server Error") from error
     hits = [{"document": hit["_source"]} for hit in found["hits"]["hits"]]
     count = sum(1 for _ in node.documents())
-    return json_answer([_collection([], 0, 0), _collection(hits, found["hits"]["total"]["value"], count)])
+    empty = _collection([], 0, 0)
+    return json_answer(
+        [empty, _collection(hits, found["hits"]["total"]["value"], count), empty, empty, empty]
+    )
 
 
 def _collection(hits: list[Any], found: int, out_of: int) -> dict[str, Any]:

@@ -48,9 +48,14 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _seconds(asked: Any) -> float:
+    """Return a time that a client gives, 0 when it gives none."""
+    return max(asked, 0) if isinstance(asked, int | float) and not isinstance(asked, bool) else 0
+
+
 def _duration(asked: Any, longest: float) -> float:
-    number = asked if isinstance(asked, int | float) and not isinstance(asked, bool) else 0
-    return number if 0 < number <= longest else longest
+    """Return how long an algorithm may run: no longer than the environment allows."""
+    return min(_seconds(asked) or longest, longest)
 
 
 def _asset(node: Node, item: dict[str, Any]) -> tuple[Asset, dict[str, Any]]:
@@ -110,7 +115,7 @@ def initialize_compute(node: Node, _engine: Engine, call: Call) -> Response:
         raise Refused(f"Error: {error}") from error
     prices = environment.prices(payment["chainId"], payment["token"])
     cost = environment.cost(resources, prices, seconds)
-    waiting = _duration(data.get("queueMaxWaitTime"), 0)
+    waiting = _seconds(data.get("queueMaxWaitTime"))
     quotes = [
         _quote(node, data["consumerAddress"], algorithm, checksums, item) for item in (algorithm, *datasets)
     ]
@@ -179,7 +184,7 @@ def start_paid(node: Node, engine: Engine, call: Call) -> Response:
     _check_environment(node, data["environment"], whole=True)
     seconds = _duration(data["maxJobDuration"], environment.fields["maxJobDuration"])
     resources = environment.filled(data.get("resources"), free=False)
-    waiting = _duration(data.get("queueMaxWaitTime"), 0)
+    waiting = _seconds(data.get("queueMaxWaitTime"))
     available = functools.partial(environment.check_available, resources, free=False)
     if not waiting:
         available(node.jobs.unfinished())
@@ -255,7 +260,7 @@ def start_free(node: Node, engine: Engine, call: Call) -> Response:
         raise Refused(f"Error: {error}", 400) from error
     seconds = _duration(data.get("maxJobDuration"), environment.fields["free"]["maxJobDuration"])
     with engine.admission:
-        if not _duration(data.get("queueMaxWaitTime"), 0):
+        if not _seconds(data.get("queueMaxWaitTime")):
             environment.check_available(resources, node.jobs.unfinished(), free=True)
         job = _job(node, data, _new_id(data), seconds, resources, None, 500)
         node.jobs.add(job)
@@ -317,7 +322,7 @@ def _job(
     if metadata and len(stringify(metadata)) > _LARGEST_METADATA:
         raise Refused("Metadata size is too large", status)
     image = _image(node, algorithm, status)
-    waiting = _duration(data.get("queueMaxWaitTime"), 0)
+    waiting = _seconds(data.get("queueMaxWaitTime"))
     begins = QUEUED if waiting else PULLING
     viewers = data.get("additionalViewers") or None
     body = {
