@@ -214,6 +214,26 @@ def test_state_and_ports_are_remembered(home: Path) -> None:
     }
 
 
+def test_the_stack_is_chosen_and_remembered(home: Path) -> None:
+    assert run(home, "up", "--base-port", "0", "--stack", "both").returncode == 0
+    parts = parts_of(home)
+    assert set(parts) == {*PARTS, "node"}
+    variables = run(home, "env").stdout
+    assert f"OCEAN_NODE_URL={parts['node']['url']}" in variables
+    assert f"OCEAN_PROVIDER_URL={parts['provider']['url']}" in variables
+    assert httpx.get(parts["node"]["url"]).json()["software"] == "Ocean-Node"
+    other = run(home, "up", "--stack", "provider")
+    assert (other.returncode, "another stack" in other.stderr) == (1, True)
+
+    run(home, "down")
+    assert run(home, "up", "--stack", "node").returncode == 0
+    run(home, "down")
+    assert run(home, "up").returncode == 0
+    parts = parts_of(home)
+    assert set(parts) == {"chain", "node", "files"}
+    assert f"OCEAN_PROVIDER_URL={parts['node']['url']}" in run(home, "env").stdout
+
+
 def test_a_taken_port_is_named_and_nothing_stays(home: Path) -> None:
     with socket.socket() as other:
         other.bind((HOST, 0))
