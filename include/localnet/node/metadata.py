@@ -177,7 +177,7 @@ def query(node: Node, call: Call) -> Response:
         found = search.run(node.documents(), node.document)
     except (QueryError, UnknownArgumentError) as error:
         raise Refused("Internal Server Error") from error
-    hits = [{"document": hit["_source"]} for hit in found["hits"]["hits"]]
+    hits = [{"document": hit["_source"], "highlights": [], "text_match": 1} for hit in found["hits"]["hits"]]
     count = sum(1 for _ in node.documents())
     empty = _collection([], 0, 0)
     return json_answer(

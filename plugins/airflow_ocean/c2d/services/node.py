@@ -1,0 +1,402 @@
+"""Ocean Node, the service of Ocean's live network: Provider, metadata cache and compute in one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from eth_utils import keccak
+
+from airflow_ocean.c2d.errors import (
+    AssetNotFoundError,
+    InvalidInputError,
+    NotAllowedError,
+    NotIndexedError,
+)
+from airflow_ocean.c2d.jobs import select_job
+from airflow_ocean.c2d.services import FileInfo, MetadataDocument, OrderQuote, ResultStream
+from airflow_ocean.c2d.services.http import MAX_ANSWER, TIMEOUT, read_json, unreachable
+from airflow_ocean.c2d.services.node_answers import (
+    FREE,
+    JobTerms,
+    error_of,
+    read_ddo,
+    read_environments,
+    read_file_infos,
+    read_quote,
+)
+from airflow_ocean.c2d.services.node_jobs import NodeJob, check_job_id, decode_frames, read_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_ocean.c2d.environments import ComputeEnvironment
+    from airflow_ocean.c2d.jobs import Job
+    from airflow_ocean.c2d.network import Network
+    from airflow_ocean.c2d.services import AssetInput
+    from airflow_ocean.c2d.services.node_answers import JobQuote
+    from airflow_ocean.c2d.wallet import Wallet
+
+SOFTWARE = "Ocean-Node"
+ENCRYPTED = 2
+# A request that was overtaken by one of the same wallet with a higher nonce is signed again.
+SIGNING_ATTEMPTS = 8
+# Seconds between two looks at the index. A node looks at the chain every 30 s, and takes 30 requests a minute.
+_INDEX_PAUSES = (1.0, 10.0)
+_HEX = re.compile("0x([0-9a-fA-F]{2})+")
+_SERVICES, _AQUARIUS = "/api/services", "/api/aquarius"
+
+
+def is_node(root: Any) -> bool:
+    """Say whether what a service answers to ``GET /`` is an Ocean Node's."""
+    return isinstance(root, dict) and root.get("software") == SOFTWARE
+
+
+def signing_nonce(wallet: Wallet, command: str) -> int:
+    """Return a nonce for a command.
+
+    A node drops leading zero bytes of the hash that is signed, and so refuses one correct signature in 256: such a nonce
+    is passed over.
+    """
+    while True:
+        nonce = wallet.next_nonce()
+        if keccak(text=f"{wallet.address}{nonce}{command}")[0]:
+            return nonce
+
+
+class NodeServices:
+    """An Ocean Node, for one wallet.
+
+    :param _network: not needed, as a node is its own metadata cache; the other generation's services need it
+    """
+
+    def __init__(self, _network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> None:
+        self.url = provider_url.rstrip("/")
+        self._wallet = wallet
+        self._chain_id = chain_id
+        self._http = httpx.Client(timeout=TIMEOUT)
+        self._kinds: dict[tuple[str, int], str] = {}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    # ------------------------------------------------------------------ requests
+
+    def _request(self, method: str, path: str, what: str, **options: Any) -> httpx.Response:
+        """Send a request and return its successful answer, read whole."""
+        with self._stream(method, path, what, **options) as response:
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER:
+                    raise InvalidInputError(f"{what}: {self.url} answers with more than {MAX_ANSWER} bytes")
+        return httpx.Response(response.status_code, content=bytes(body), request=response.request)
+
+    @contextlib.contextmanager
+    def _stream(self, method: str, path: str, what: str, **options: Any) -> Iterator[httpx.Response]:
+        url = self.url + path
+        try:
+            with self._http.stream(method, url, **options) as response:
+                if not response.is_success:
+                    response.read()
+                    raise error_of(response, what)
+                yield response
+        except httpx.TransportError as error:
+            raise unreachable(url, what, error) from error
+        except httpx.InvalidURL as error:
+            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
+
+    def _signed(self, command: str, name: str = "consumerAddress") -> dict[str, str]:
+        nonce = signing_nonce(self._wallet, command)
+        signature = self._wallet.sign_text(f"{self._wallet.address}{nonce}{command}")
+        return {name: self._wallet.address, "nonce": str(nonce), "signature": signature}
+
+    def _send_signed(
+        self, command: str, method: str, path: str, what: str, payload: dict[str, Any], **options: Any
+    ) -> httpx.Response:
+        """Send a signed request; its fields go into the query, but into the body of a POST with none."""
+        in_body = method == "POST" and "content" not in options
+        name = "publisherAddress" if command == "validateDDO" else "consumerAddress"
+        for attempt in range(1, SIGNING_ATTEMPTS + 1):
+            fields = {**payload, **self._signed(command, name)}
+            try:
+                return self._request(
+                    method, path, what, **{"json" if in_body else "params": fields}, **options
+                )
+            except NotAllowedError as error:
+                if attempt == SIGNING_ATTEMPTS or "is not a valid nonce" not in str(error):
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    # ------------------------------------------------------------------ publishing
+
+    def encrypt_files(self, files: dict[str, Any]) -> str:
+        """Encrypt a service's file list so that only this node can read it; 0x-hex."""
+        return self._encrypt(json.dumps(files, separators=(",", ":")), "encrypting the file list")
+
+    def _encrypt(self, text: str, what: str) -> str:
+        # A node reads the body as text, so nothing compressed can be sent.
+        headers = {"Content-Type": "application/octet-stream"}
+        content = text.encode()
+        answer = self._send_signed(
+            "encrypt", "POST", f"{_SERVICES}/encrypt", what, {}, content=content, headers=headers
+        ).text.strip()
+        if not _HEX.fullmatch(answer) or len(answer) // 2 - 1 < len(content):
+            raise InvalidInputError(
+                f"{what}: {self.url} answers with something that is not the encrypted content"
+            )
+        return answer
+
+    def prepare_metadata(self, ddo: dict[str, Any]) -> MetadataDocument:
+        """Have the node validate the DDO and encrypt it. It needs no proof of the validation.
+
+        :raises InvalidInputError: when the DDO is not valid; a node does not say why
+        """
+        what = f"validating the metadata of {ddo['id']}"
+        self._send_signed("validateDDO", "POST", f"{_AQUARIUS}/assets/ddo/validate", what, {"ddo": ddo})
+        text = json.dumps(ddo, separators=(",", ":"))
+        return MetadataDocument(
+            decryptor_url=self.url,
+            decryptor_address=self._wallet.address,
+            flags=ENCRYPTED,
+            data=self._encrypt(text, f"encrypting the metadata of {ddo['id']}"),
+            digest="0x" + hashlib.sha256(text.encode()).hexdigest(),
+            proofs=[],
+        )
+
+    def resolve(self, did: str) -> dict[str, Any]:
+        """Return the DDO that the node has indexed.
+
+        :raises AssetNotFoundError: when it knows none
+        """
+        what = f"resolving {did}"
+        return read_ddo(read_json(self._request("GET", f"{_AQUARIUS}/assets/ddo/{did}", what), what), what)
+
+    def resolve_all(self, dids: list[str]) -> list[dict[str, Any]]:
+        """Return the indexed DDOs of several assets, in their order."""
+        return [self.resolve(did) for did in dids]
+
+    def wait_until_indexed(self, did: str, transaction: str, block: int, timeout: float) -> dict[str, Any]:
+        """Return the DDO once the node has indexed a transaction's metadata.
+
+        :param block: the transaction's block
+        :raises NotIndexedError: after ``timeout`` seconds
+        """
+        deadline = time.monotonic() + timeout
+        pause, longest = _INDEX_PAUSES
+        while True:
+            with contextlib.suppress(AssetNotFoundError):
+                ddo = self.resolve(did)
+                shown = ddo["event"].get("block")
+                # A later change of the same asset hides this one's transaction, hence the block.
+                later = isinstance(shown, int) and shown > block
+                if later or str(ddo["event"]["tx"]).lower() == transaction.lower():
+                    return ddo
+            if time.monotonic() > deadline:
+                raise NotIndexedError(
+                    f"{did}: transaction {transaction} is mined, but {self.url} has not indexed it after {timeout:.0f} s. "
+                    "Does it follow this chain?"
+                )
+            time.sleep(min(pause, max(deadline - time.monotonic(), 0.1)))
+            pause = min(pause * 1.5, longest)
+
+    def file_infos(self, did: str, service_id: str, *, checksum: bool = False) -> list[FileInfo]:
+        """Have the node look at an asset's files; it always gives their checksums."""
+        what = f"asking the node about the files of {did}"
+        body = {"did": did, "serviceId": service_id}
+        return read_file_infos(
+            read_json(self._request("POST", f"{_SERVICES}/fileInfo", what, json=body), what), what
+        )
+
+    # ------------------------------------------------------------------ paying
+
+    def environments(self) -> list[ComputeEnvironment]:
+        """List the compute environments of the network's chain, the free part of each as one of its own."""
+        what = "listing the compute environments"
+        query = {"chainId": self._chain_id}
+        answer = read_json(self._request("GET", f"{_SERVICES}/computeEnvironments", what, params=query), what)
+        return read_environments(answer, self._chain_id, what)
+
+    def quote(
+        self,
+        datasets: list[AssetInput],
+        algorithm: AssetInput,
+        environment: str,
+        valid_until: int,
+        consumer: str,
+    ) -> tuple[list[OrderQuote], OrderQuote]:
+        """Ask which orders a job needs; :meth:`quote_job` asks what it costs besides."""
+        offered = next((e for e in self.environments() if e.id == environment and not e.is_free), None)
+        if offered is None or offered.fee_token is None:
+            # A free job needs no order at all.
+            return [OrderQuote(None, item.order) for item in datasets], OrderQuote(None, algorithm.order)
+        terms = JobTerms(offered.fee_token, max(1, int(valid_until - time.time())))
+        quoted = self.quote_job(datasets, algorithm, environment, terms)
+        return quoted.datasets, quoted.algorithm
+
+    def quote_job(
+        self, datasets: list[AssetInput], algorithm: AssetInput, environment: str, terms: JobTerms
+    ) -> JobQuote:
+        """Ask what a paid job needs: orders, and the payment that will be locked in the escrow.
+
+        :raises NotAllowedError: when the algorithm may not run on a dataset
+        """
+        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment}"
+        body = {
+            "datasets": [_asset(item) for item in datasets],
+            "algorithm": _asset(algorithm),
+            "environment": environment,
+            "payment": {
+                "chainId": self._chain_id,
+                "token": terms.token,
+                "resources": terms.resource_list(),
+            },
+            "maxJobDuration": terms.max_duration,
+            "queueMaxWaitTime": terms.queue_wait,
+            "consumerAddress": self._wallet.address,
+        }
+        return read_quote(
+            read_json(self._request("POST", f"{_SERVICES}/initializeCompute", what, json=body), what), what
+        )
+
+    # ------------------------------------------------------------------ jobs
+
+    def start(
+        self,
+        datasets: list[AssetInput],
+        algorithm: AssetInput,
+        environment: str,
+        custom_data: dict[str, Any] | None,
+        terms: JobTerms | None = None,
+    ) -> Job:
+        """Start a job: in the free part of an environment, or paid through the escrow.
+
+        :param terms: needed for a paid one
+        """
+        code: dict[str, Any] = _asset(algorithm)
+        if custom_data:
+            code["algocustomdata"] = custom_data
+        payload: dict[str, Any] = {
+            "environment": environment.removesuffix(FREE),
+            "datasets": [_asset(item) for item in datasets],
+            "algorithm": code,
+        }
+        what = f"starting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment}"
+        if terms is not None:
+            payload |= {"maxJobDuration": terms.max_duration, "resources": terms.resource_list()}
+            payload |= {"queueMaxWaitTime": terms.queue_wait}
+            code |= {"envs": terms.variables} if terms.variables else {}
+        if environment.endswith(FREE):
+            # Of a free job a node does not look up how its algorithm is run.
+            code["meta"] = self.resolve(algorithm.did)["metadata"]["algorithm"]
+            answer = self._send_signed("freeStartCompute", "POST", f"{_SERVICES}/freeCompute", what, payload)
+        elif terms is None:
+            raise InvalidInputError(f"{what}: a paid job needs terms: the token, and how long it may run")
+        else:
+            payload["payment"] = {"chainId": self._chain_id, "token": terms.token}
+            answer = self._send_signed("startCompute", "POST", f"{_SERVICES}/compute", what, payload)
+        return self._only_job(answer, what)
+
+    def jobs(self) -> list[Job]:
+        """List every job of the wallet, of all time: the service knows no paging."""
+        what = f"listing the jobs of {self._wallet.address}"
+        query = {"consumerAddress": self._wallet.address}
+        answer = self._request("GET", f"{_SERVICES}/compute", what, params=query)
+        return list(self._remembered(read_jobs(read_json(answer, what), what)))
+
+    def job(self, job_id: str) -> Job:
+        """Return one job.
+
+        :param job_id: as its start returned it, with the cluster before it: an id without one counts as none
+        :raises JobNotFoundError: when the node knows no such job of this wallet
+        """
+        check_job_id(job_id)
+        what = f"asking for the state of job {job_id}"
+        query = {"consumerAddress": self._wallet.address, "jobId": job_id}
+        answer = self._request("GET", f"{_SERVICES}/compute", what, params=query)
+        found: list[Job] = list(self._remembered(read_jobs(read_json(answer, what), what)))
+        return select_job(found, job_id, self.url)
+
+    def stop(self, job: Job) -> Job:
+        """Ask for a job's end."""
+        check_job_id(job.id)
+        what = f"stopping job {job.id}"
+        answer = self._send_signed("stopCompute", "PUT", f"{_SERVICES}/compute", what, {"jobId": job.id})
+        found: list[Job] = list(read_jobs(read_json(answer, what), what))
+        return select_job(found, job.id, self.url)
+
+    @contextlib.contextmanager
+    def open_result(self, job_id: str, index: int) -> Iterator[ResultStream]:
+        """Open one result for reading; the algorithm's log comes without Docker's frames.
+
+        :raises InvalidInputError: when there is no such result
+        """
+        if (job_id, index) not in self._kinds:
+            self.job(job_id)
+        kind = self._kinds.get((job_id, index))
+        what = f"fetching result {index} of job {job_id}"
+        if kind is None:
+            # A node answers 200 and nothing.
+            raise InvalidInputError(f"{what}: the job has no such result")
+        query = {"jobId": job_id, "index": str(index)}
+        with self._signed_stream("getComputeResult", "computeResult", what, query) as response:
+            chunks = response.iter_bytes(256 * 1024)
+            yield ResultStream(decode_frames(chunks) if kind == "algorithmLog" else chunks, None)
+
+    @contextlib.contextmanager
+    def open_running_log(self, job_id: str) -> Iterator[Iterator[bytes]]:
+        """Open a running job's log, which goes on until the job ends.
+
+        :raises JobNotFoundError: when the job does not run
+        """
+        what = f"reading the log of job {job_id}"
+        query = {"jobId": job_id}
+        with self._signed_stream(
+            "getComputeStreamableLogs", "computeStreamableLogs", what, query
+        ) as response:
+            yield decode_frames(response.iter_bytes())
+
+    @contextlib.contextmanager
+    def _signed_stream(
+        self, command: str, path: str, what: str, query: dict[str, str]
+    ) -> Iterator[httpx.Response]:
+        for attempt in range(1, SIGNING_ATTEMPTS + 1):
+            with contextlib.ExitStack() as stack:
+                fields = {**query, **self._signed(command)}
+                try:
+                    response = stack.enter_context(
+                        self._stream("GET", f"{_SERVICES}/{path}", what, params=fields)
+                    )
+                except NotAllowedError as error:
+                    if attempt == SIGNING_ATTEMPTS or "is not a valid nonce" not in str(error):
+                        raise
+                    continue
+                yield response
+                return
+
+    def _only_job(self, answer: httpx.Response, what: str) -> Job:
+        found = read_jobs(read_json(answer, what), what)
+        if not found:
+            raise InvalidInputError(f"{what}: the node answers with an empty list of jobs")
+        return found[0]
+
+    def _remembered(self, jobs: list[NodeJob]) -> list[NodeJob]:
+        """Remember of what kind each result is."""
+        for job in jobs:
+            self._kinds |= {(job.id, file.index): file.type for file in job.results}
+        return jobs
+
+
+def _asset(item: AssetInput) -> dict[str, Any]:
+    fields: dict[str, Any] = {"documentId": item.did, "serviceId": item.service_id}
+    if item.order:
+        fields["transferTxId"] = item.order
+    if item.user_data:
+        fields["userdata"] = item.user_data
+    return fields

@@ -1,0 +1,257 @@
+"""What an Ocean Node answers, read: environments, quotes, DDOs, files; and its errors, which are text, typed.
+
+Source: Ocean Node 3.2.0, and recorded exchanges with one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from airflow_ocean.c2d.environments import ComputeEnvironment
+from airflow_ocean.c2d.errors import (
+    AssetNotFoundError,
+    InsufficientFundsError,
+    InvalidInputError,
+    JobNotFoundError,
+    NotAllowedError,
+    OceanError,
+    OrderExpiredError,
+    RateLimitedError,
+    ServiceAnswerError,
+    ServiceUnavailableError,
+)
+from airflow_ocean.c2d.services import FileInfo, OrderQuote
+from airflow_ocean.c2d.services.http import said
+from airflow_ocean.c2d.units import parse_address
+
+if TYPE_CHECKING:
+    import httpx
+
+# A node's environment has a free part; it is offered as an environment of its own, under the id with this behind it.
+FREE = "#free"
+
+_ERRORS: tuple[tuple[str, type[OceanError]], ...] = (
+    ("Rate limit exceeded|Too many active connections", RateLimitedError),
+    ("does not have enough funds", InsufficientFundsError),
+    ("No escrow auths found|No valid escrow auths", InsufficientFundsError),
+    ("Not enough available|Too many running|insufficient gas funds", ServiceUnavailableError),
+    ("TxId Service .* is not valid|Missing transferTxId|order has expired|Tx id used not valid", OrderExpiredError),
+    ("not allowed to run on|not authorized|Not allowed to download|was denied|Access denied", NotAllowedError),
+    ("signature mismatch|is not a valid nonce|Invalid authentication|Invalid token", NotAllowedError),
+    ("DDO did:op:.* not found|No DDO found|DDO not found|Cannot resolve DID|Asset provided is", AssetNotFoundError),
+    ("Nft not present in the asset", AssetNotFoundError),
+    ("Cannot find job|Job not found or not running", JobNotFoundError),
+    ("Invalid C2D Environment|does not accept payments|Not enough \\w+ resources", InvalidInputError),
+    ("does not support free jobs|Metadata size", InvalidInputError),
+    ("Cannot find service|Failed to retrieve algorithm checksums|Unable to decrypt files", InvalidInputError),
+    ("Cannot find image|Unable to extract docker image|cannot be used in compute", InvalidInputError),
+    ("Validation error|Unsupported DDO version|Missing|Parameter :|Invalid|Cannot read properties", InvalidInputError),
+)  # fmt: skip
+_WAIT = re.compile(r"Try again in (\d+) seconds")
+
+
+def error_of(response: httpx.Response, what: str) -> OceanError:
+    """Return the typed error that an answer stands for.
+
+    A node answers 500 for much that trying again cannot help, so its text decides. A bare 500 hides the reason.
+    """
+    text = said(response)
+    url = f"{response.url.scheme}://{response.url.netloc.decode()}{response.url.path}"
+    message = f"{what}: {url} answers {response.status_code}: {text}"
+    for pattern, error in _ERRORS:
+        if re.search(pattern, text):
+            if error is RateLimitedError:
+                # It sends no Retry-After.
+                wait = _WAIT.search(text)
+                return RateLimitedError(message, retry_after=float(wait[1]) if wait else None)
+            return error(message)
+    if response.status_code == 429:
+        return RateLimitedError(message)
+    if response.status_code >= 500:
+        return ServiceUnavailableError(message)
+    if response.status_code in (401, 403):
+        return NotAllowedError(message)
+    return ServiceAnswerError(message, response.status_code, text)
+
+
+# ---------------------------------------------------------------------- environments and quotes
+
+
+@dataclass(frozen=True)
+class JobTerms:
+    """How a job shall run in a paid environment.
+
+    :param token: what is paid in, in the spelling of the environment
+    :param max_duration: seconds that the algorithm may run; every minute begun is locked for
+    :param resources: amounts by the environment's names (cpu, ram, disk, gpu …); what is not named gets its minimum
+    :param queue_wait: seconds that it may wait for resources that others use
+    :param variables: the algorithm's environment variables
+    """
+
+    token: str
+    max_duration: int
+    resources: dict[str, float] = field(default_factory=dict)
+    queue_wait: int = 0
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def resource_list(self) -> list[dict[str, Any]]:
+        """Return the resources as a node wants them."""
+        return [{"id": name, "amount": amount} for name, amount in self.resources.items()]
+
+
+@dataclass(frozen=True)
+class EscrowPayment:
+    """What has to be locked in the escrow for a job.
+
+    :param escrow: the contract that this node claims from, which need not be the newest one of its chain
+    :param amount: in the token's smallest unit
+    :param lock_seconds: for how long the payee must be allowed to lock
+    """
+
+    escrow: str
+    payee: str
+    chain_id: int
+    token: str
+    amount: int
+    lock_seconds: int
+
+
+@dataclass(frozen=True)
+class JobQuote:
+    """What a job needs: an order of each input, and a payment."""
+
+    datasets: list[OrderQuote]
+    algorithm: OrderQuote
+    payment: EscrowPayment
+
+
+def read_environments(answer: Any, chain_id: int, what: str) -> list[ComputeEnvironment]:
+    """Read the environments of a node: of each its paid part, in the first token that is taken, and its free one.
+
+    :raises InvalidInputError: when they are described in an unknown form
+    """
+    try:
+        found = []
+        for entry in answer:
+            found += [_paid(entry, fee) for fee in entry["fees"].get(str(chain_id), [])[:1]]
+            if entry.get("free"):
+                found.append(_free(entry))
+        return found
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
+        raise InvalidInputError(
+            f"{what}: an environment is described in an unknown form ({error!r})"
+        ) from error
+
+
+def _amount(resources: list[dict[str, Any]], name: str, key: str) -> Any:
+    return next((resource.get(key) or 0 for resource in resources if resource["id"] == name), 0)
+
+
+def _paid(entry: dict[str, Any], fee: dict[str, Any]) -> ComputeEnvironment:
+    prices = {price["id"]: Decimal(str(price["price"])) for price in fee["prices"]}
+    least = {resource["id"]: Decimal(str(resource.get("min") or 0)) for resource in entry["resources"]}
+    return ComputeEnvironment(
+        id=str(entry["id"]),
+        consumer_address=parse_address(entry["consumerAddress"], "consumerAddress"),
+        # Of the smallest job; each resource has a price of its own.
+        price_per_minute=sum(
+            (price * least.get(name, Decimal(0)) for name, price in prices.items()), Decimal(0)
+        ),
+        # Nodes compare a token's address case-sensitively: it stays as it was written.
+        fee_token=str(fee["feeToken"]),
+        max_job_duration=int(entry["maxJobDuration"]),
+        cpu_number=int(_amount(entry["resources"], "cpu", "max")),
+        ram_gb=int(_amount(entry["resources"], "ram", "max")),
+        description=str(entry.get("description") or "Ocean Node"),
+        raw=entry,
+    )
+
+
+def _free(entry: dict[str, Any]) -> ComputeEnvironment:
+    free = entry["free"]
+    return ComputeEnvironment(
+        id=f"{entry['id']}{FREE}",
+        consumer_address=parse_address(entry["consumerAddress"], "consumerAddress"),
+        price_per_minute=Decimal(0),
+        fee_token=None,
+        max_job_duration=int(free["maxJobDuration"]),
+        cpu_number=int(_amount(free["resources"], "cpu", "max")),
+        ram_gb=int(_amount(free["resources"], "ram", "max")),
+        description=f"{entry.get('description') or 'Ocean Node'}, free part",
+        raw=entry,
+    )
+
+
+def read_quote(answer: Any, what: str) -> JobQuote:
+    """Read what a job needs.
+
+    :raises InvalidInputError: when it is said in an unknown form
+    """
+    try:
+        payment = answer["payment"]
+        return JobQuote(
+            [_order(entry) for entry in answer["datasets"]],
+            _order(answer["algorithm"]),
+            EscrowPayment(
+                parse_address(payment["escrowAddress"], "escrowAddress"),
+                parse_address(payment["payee"], "payee"),
+                int(payment["chainId"]),
+                str(payment["token"]),
+                int(payment["amount"]),
+                int(payment["minLockSeconds"]),
+            ),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(f"{what}: the node answers in an unknown form ({error!r})") from error
+
+
+def _order(entry: dict[str, Any]) -> OrderQuote:
+    return OrderQuote(entry.get("providerFee"), entry.get("validOrder") or None)
+
+
+# ---------------------------------------------------------------------- assets
+
+
+def read_ddo(answer: Any, what: str) -> dict[str, Any]:
+    """Return a DDO in the form of the other generation's index: what the chain tells at the top.
+
+    :raises InvalidInputError: when it is none
+    """
+    try:
+        indexed = answer["indexedMetadata"]
+        event = indexed.get("event") or {}
+        ddo = {key: value for key, value in answer.items() if key != "indexedMetadata"}
+        return {
+            **ddo,
+            "nft": indexed["nft"],
+            "event": {"tx": event.get("txid"), **event},
+            "stats": {"orders": sum(int(entry.get("orders") or 0) for entry in indexed.get("stats") or [])},
+            "purgatory": indexed.get("purgatory") or {"state": False},
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{what}: the node answers with something that is no DDO ({error!r})"
+        ) from error
+
+
+def read_file_infos(answer: Any, what: str) -> list[FileInfo]:
+    """Read what a node found out about files: one that it could not read has no content and no type.
+
+    :raises InvalidInputError: when it is said in an unknown form
+    """
+    try:
+        return [
+            FileInfo(
+                index=index,
+                valid=bool(entry["valid"]) and bool(int(entry["contentLength"]) or entry.get("contentType")),
+                checksum=entry.get("checksum"),
+                content_length=int(entry["contentLength"]),
+                content_type=entry.get("contentType") or None,
+            )
+            for index, entry in enumerate(answer)
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(f"{what}: the node answers in an unknown form ({error!r})") from error
