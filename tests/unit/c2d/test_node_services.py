@@ -225,8 +225,8 @@ def test_what_is_not_allowed_or_not_there_is_said(world: World) -> None:
     terms = JobTerms(paid.fee_token, 60)
     with pytest.raises(NotAllowedError, match="not allowed to run"):
         world.bob.quote_job([world.closed], world.algorithm, paid.id, terms)
+    lower = JobTerms(paid.fee_token.lower(), 60)
     with pytest.raises(InvalidInputError, match="does not accept payments"):
-        lower = JobTerms(paid.fee_token.lower(), 60)
         world.bob.quote_job([world.data], world.algorithm, paid.id, lower)
     with pytest.raises(AssetNotFoundError):
         world.bob.resolve("did:op:" + "0" * 64)
