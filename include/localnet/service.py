@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastapi import FastAPI
 
 
@@ -47,6 +51,22 @@ def required(name: str) -> str:
             f"{name} is not set; `python -m include.localnet up` sets it for the services it starts"
         )
     return value
+
+
+@contextlib.contextmanager
+def alone_in(state: Path, name: str) -> Iterator[None]:
+    """Keep a second process of a service out of its state: it would take the first one's jobs for leftovers.
+
+    :param name: of the service, for the message
+    :raises SystemExit: when another one is at work there
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SystemExit(f"Another {name} works in {state}; stop it first") from error
+        yield
 
 
 def open_database(path: Path) -> Engine:

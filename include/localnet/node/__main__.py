@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 
 from include.localnet.node.app import build_app
@@ -11,7 +10,7 @@ from include.localnet.node.engine import Engine
 from include.localnet.node.indexing import NodeIndexer
 from include.localnet.operator_service.sandbox import Sandbox, SandboxUnavailable
 from include.localnet.provider.__main__ import WithoutQuery
-from include.localnet.service import ServiceSettings, serve
+from include.localnet.service import ServiceSettings, alone_in, serve
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +20,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = ServiceSettings.from_environment()
     configuration = Configuration.from_environment(settings.state)
-    settings.state.mkdir(parents=True, exist_ok=True)
     logging.getLogger("uvicorn.access").addFilter(WithoutQuery())
-    with (settings.state / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # A second one would take the first one's jobs for leftovers and begin them anew.
-            raise SystemExit(f"Another node works in {settings.state}; stop it first") from error
+    with alone_in(settings.state, "node"):
         sandbox = Sandbox(settings.state)
         try:
             sandbox.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eth_utils import is_address
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from include.localnet.node.answers import Refused, json_answer, text_answer
 from include.localnet.node.javascript import parse_int
@@ -108,9 +108,8 @@ def result(node: Node, engine: Engine, call: Call) -> Response:
     if found is None:
         return Response(b"", 200)  # as upstream: no such result is an empty one
     path, content_type = found
-    answer = FileResponse(path)
-    answer.headers["Content-Type"] = content_type
-    return answer
+    # Without a length, as upstream.
+    return StreamingResponse(follow(path, lambda: False), headers={"Content-Type": content_type})
 
 
 def streamable_logs(node: Node, engine: Engine, call: Call) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from include.localnet.operator_service.provider_client import ProviderClient
 from include.localnet.operator_service.sandbox import Sandbox, SandboxUnavailable
 from include.localnet.operator_service.signatures import allowed_providers
 from include.localnet.operator_service.store import Store
-from include.localnet.service import ServiceSettings, required, serve
+from include.localnet.service import ServiceSettings, alone_in, required, serve
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +24,7 @@ def main() -> None:
     environments, allowed = environments_on_offer(), allowed_providers()
     network = network_addresses(Path(required("ADDRESS_FILE")))
     client = ProviderClient(required("COMPUTE_PRIVATE_KEY"))
-    settings.state.mkdir(parents=True, exist_ok=True)
-    with (settings.state / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # A second one would take the first one's jobs for leftovers and end them.
-            raise SystemExit(f"Another operator-service works in {settings.state}; stop it first") from error
+    with alone_in(settings.state, "operator-service"):
         sandbox = Sandbox(settings.state)
         try:
             sandbox.check()

@@ -108,6 +108,8 @@ def test_it_is_answered_as_recorded(played: dict[int, Played], exchange: Exchang
     recorded_type = exchange.answer_headers.get("content-type", "").split(";")[0]
     assert local.headers.get("content-type", "").split(";")[0] == recorded_type
     assert local.headers["x-powered-by"] == "Express"
+    if local.content:
+        assert local.headers.get("transfer-encoding") == exchange.answer_headers.get("transfer-encoding")
     check_content(exchange, local)
 
 
