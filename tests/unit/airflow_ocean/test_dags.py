@@ -50,7 +50,7 @@ def test_the_tasks_follow_each_other_as_the_story_goes(dagbag):
         },
         "start_compute": {"pay_for_compute"},
         "wait_for_compute": {"start_compute"},
-        "fetch_and_plot.fetch_results": {"wait_for_compute", "start_compute"},
+        "fetch_and_plot.fetch_results": {"pay_for_compute", "start_compute", "wait_for_compute"},
         "fetch_and_plot.plot": {"fetch_and_plot.fetch_results"},
     }
 
