@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.e2e.fault_world import World
     from tests.support.running_airflow import MortalAirflow
 
 
@@ -75,6 +76,16 @@ def run_dag(airflow_home: Path) -> Callable[..., FinishedRun]:
         return finished
 
     return run
+
+
+@pytest.fixture(scope="session")
+def world(airflow_home: Path, localnet: NetworkSettings) -> Iterator[World]:
+    """The local network behind a fault proxy, with assets for each way of paying."""
+    from tests.e2e.fault_world import World
+
+    made = World(localnet)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ def publish(world: World, pricing: dict[str, str] | None, algorithm: bool) -> Ca
 
 
 def allow(world: World, _folder: Path) -> Case:
-    dataset, algorithm = world.assets["closed"], world.assets["quick"].did
+    dataset, algorithm = world.assets["changed"], world.assets["quick"].did
     with world.client(ALICE.private_key) as client:
         client.assets.revoke_algorithm(dataset.did, algorithm_did=algorithm)
     since, nonce = world.chain.block_number(), world.nonce(ALICE.address)

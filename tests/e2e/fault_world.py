@@ -120,6 +120,7 @@ class World:
             "dispensed 2": dataset("dispensed 2", 2, given),
             "sold 2": dataset("sold 2", 2, sold),
             "closed": AssetSpec("dataset", "closed", (file,)),
+            "changed": AssetSpec("dataset", "changed", (file,)),
             "quick": algorithm("quick", None),
             "quick dispensed": algorithm("quick", given),
             "slow": algorithm("slow", given),

@@ -47,20 +47,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from include.localnet.settings import NetworkSettings
     from tests.support.fault_proxy import Answer, Request
 
 pytestmark = pytest.mark.e2e
 
 OTHER_HASH = "0x" + "ab" * 32
 NOWHERE = "0x" + "12" * 20
-
-
-@pytest.fixture(scope="module")
-def world(airflow_home: Path, localnet: NetworkSettings) -> Iterator[World]:
-    made = World(localnet)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +174,8 @@ REQUESTS: dict[str, tuple[str, Callable[[Request], bool]]] = {
     "the wallet's nonce": ("transfer", rpc("eth_getTransactionCount")),
     "a DDO": ("transfer", to("aquarius", "/ddo/did:op:")),
     "DDOs, paying": ("pay", to("aquarius", "/query")),
+    "the newest block's number": ("allow", rpc("eth_blockNumber")),
+    "a dataset's changes": ("allow", rpc("eth_getLogs")),
     "validation": ("allow", to("aquarius", "/ddo/validate")),
     "the Provider's root": ("pay", to("provider", "/")),
     "file infos": ("allow", to("provider", "/fileinfo")),

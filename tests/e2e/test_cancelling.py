@@ -210,9 +210,10 @@ def test_waits_and_deadlines_outlive_triggerer_and_scheduler(
     wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
 ) -> None:
     """Both are killed in the same moment while one job goes on and the patience with another ends."""
-    lasting, brief = wait_for("wait_deferred", seconds=45), wait_for("wait_briefly")
-    for wait in (lasting, brief):
-        wait.wait_until_it_waits()
+    lasting = wait_for("wait_deferred", seconds=45)
+    lasting.wait_until_it_waits()
+    brief = wait_for("wait_briefly")
+    brief.run.wait_for_state("wait", "deferred")
     deadline = brief.run.xcom("wait", "deadline")
     for component in ("triggerer", "scheduler"):
         mortal_airflow.kill(component)
@@ -223,7 +224,7 @@ def test_waits_and_deadlines_outlive_triggerer_and_scheduler(
     assert brief.run.wait_for_state("wait", "failed")["try_number"] == 1
     # One by the trigger, one before the stop; counting anew there would be one a second.
     assert brief.jobs.looks(brief.job_id) - looks <= 4
-    assert "is not over after 20 s; it was stopped" in brief.run.log("wait", 1)
+    assert "is not over after 30 s; it was stopped" in brief.run.log("wait", 1)
     brief.jobs.wait_until_over(brief.job_id)
     assert brief.stops == 1
     assert lasting.wait_until_over() == "success"

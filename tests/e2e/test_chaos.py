@@ -25,8 +25,8 @@ LONG = os.environ.get("OCEAN_CHAOS") == "long"
 RUNS = int(os.environ.get("OCEAN_CHAOS_RUNS") or (20 if LONG else 2))
 SEED = int(os.environ.get("OCEAN_CHAOS_SEED") or 20250102)
 AT_ONCE = 2
-# Seconds for the runs that go on at once, each of which may lose several tries.
-PATIENCE = 420
+# Seconds for the runs that go on at once; each may lose several tries, and the machine may be busy.
+PATIENCE = 1800
 
 
 def _victims() -> list[str]:

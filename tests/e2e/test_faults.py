@@ -29,7 +29,6 @@ from airflow_ocean.artifacts import Artifact, Manifest
 from tests.e2e.fault_drawing import PICTURE, draw
 from tests.e2e.fault_report import CaseResult, FaultReport
 from tests.e2e.fault_scenarios import FETCH, SCENARIOS, Case, Scenario
-from tests.e2e.fault_world import World
 from tests.support.fault_proxy import Fault
 from tests.support.reports import write_section
 from tests.support.task_runner import FinishedTask, Task, TaskRunner
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from include.localnet.settings import NetworkSettings
+    from tests.e2e.fault_world import World
     from tests.support.fault_proxy import Request
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(4 * 3600)]
@@ -57,13 +56,6 @@ TIMEOUTS = {
 
 # What strikes one case: for each attempt, the number of the request and the fault.
 Strikes = list[tuple[int, Fault]]
-
-
-@pytest.fixture(scope="module")
-def world(airflow_home: Path, localnet: NetworkSettings) -> Iterator[World]:
-    made = World(localnet)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

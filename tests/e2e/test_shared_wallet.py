@@ -14,12 +14,19 @@ from include.localnet import network
 from include.localnet.accounts import ALICE, BOB
 from include.localnet.ethereum import Chain
 from include.localnet.settings import NetworkSettings, choose_ports
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_ocean.c2d.assets import PublishedAsset
+
 pytestmark = pytest.mark.e2e
 TASKS = 16
+SHORT = """
+import pathlib
+pathlib.Path("/data/outputs/result").write_text("short")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -98,29 +105,32 @@ def test_publishing(slow_localnet: NetworkSettings) -> None:
     assert_shared([block for _, _, mined in published for block in mined])
 
 
-def test_ordering(slow_localnet: NetworkSettings) -> None:
-    with client(slow_localnet, ALICE.private_key) as alice:
-        data = alice.assets.publish(
-            dataset(
-                slow_localnet, "Shared", pricing=Pricing.dispenser(), compute=ComputePolicy(open_to_all=True)
-            )
-        )
-    with client(slow_localnet, ALICE.private_key) as alice:
-        algorithm = alice.assets.publish(
-            AssetSpec(
-                "algorithm",
-                "Shared",
-                ({"type": "url", "url": f"{slow_localnet.files_url}/algorithm.py"},),
-                container=AlgorithmContainer("python", "3.11", "sha256:" + "0" * 64),
-                pricing=Pricing.dispenser(),
-                template=2,
-            )
-        )
+@pytest.fixture(scope="module")
+def pair(slow_localnet: NetworkSettings) -> tuple[PublishedAsset, PublishedAsset]:
+    """A dataset and an algorithm, both given away."""
+    slow_localnet.files_folder.mkdir(parents=True, exist_ok=True)
+    (slow_localnet.files_folder / "short.py").write_text(SHORT)
+    file = {"type": "url", "url": f"{slow_localnet.files_url}/short.py"}
+    free = Pricing.dispenser()
+    container = AlgorithmContainer("python", "3.11", "sha256:" + "0" * 64)
+    specs = (
+        dataset(slow_localnet, "Shared", pricing=free, compute=ComputePolicy(open_to_all=True)),
+        AssetSpec("algorithm", "Shared", (file,), container=container, pricing=free, template=2),
+    )
+    published = []
+    for spec in specs:
+        with client(slow_localnet, ALICE.private_key) as alice:
+            published.append(alice.assets.publish(spec))
+    return published[0], published[1]
+
+
+def test_ordering(slow_localnet: NetworkSettings, pair: tuple[PublishedAsset, PublishedAsset]) -> None:
+    data, algorithm = pair
     orders = at_once(order, [(slow_localnet, (data.did, algorithm.did))] * TASKS)
     assert len({transactions[0] for transactions, _ in orders}) == TASKS
     assert len({transactions[1] for transactions, _ in orders}) == TASKS
     chain = Chain(slow_localnet.rpc_url)
-    for published in (data, algorithm):
+    for published in pair:
         started = chain.logs(
             "ERC20Template", ["OrderStarted"], 0, chain.block_number(), published.datatoken_address
         )
@@ -128,3 +138,19 @@ def test_ordering(slow_localnet: NetworkSettings) -> None:
         # As many datatokens were got as were spent.
         assert chain.call(published.datatoken_address, "ERC20Template", "balanceOf", BOB.address) == 0
     assert_shared([block for _, mined in orders for block in mined])
+
+
+def read(settings: NetworkSettings, job_id: str) -> bytes:
+    with client(settings, BOB.private_key) as bob, bob.jobs.open_result(job_id, 0) as stream:
+        return b"".join(stream.chunks)
+
+
+def test_signing_requests(
+    slow_localnet: NetworkSettings, pair: tuple[PublishedAsset, PublishedAsset]
+) -> None:
+    """Each request for a result is signed with a nonce, which must be above the last one that the Provider saw."""
+    data, algorithm = pair
+    with client(slow_localnet, BOB.private_key) as bob:
+        job = bob.jobs.start(bob.orders.pay(bob.orders.quote([data.did], algorithm.did)))
+        wait_until(lambda: bob.jobs.get(job.id).is_finished, "the job is over", timeout=120)
+    assert set(at_once(read, [(slow_localnet, job.id)] * TASKS)) == {b"short"}

@@ -9,7 +9,7 @@ from airflow_ocean.sensors import OceanComputeSensor
 WAITS = {
     "wait_deferred": {"timeout": 3600},
     "wait_poking": {"timeout": 3600, "deferrable": False},
-    "wait_briefly": {"timeout": 20},
+    "wait_briefly": {"timeout": 30},
 }
 
 for dag_id, options in WAITS.items():
