@@ -135,7 +135,7 @@ class Wait:
 
     def wait_until_over(self) -> str:
         """Wait until the run is over and return its state."""
-        wait_until(lambda: self.run.state in ("success", "failed"), "the run is over", timeout=120)
+        wait_until(lambda: self.run.state in ("success", "failed"), "the run is over", timeout=300)
         return self.run.state
 
 
@@ -181,9 +181,11 @@ def test_giving_the_task_up_stops_the_job_once(
     wait_for: Callable[..., Wait], mortal_airflow: MortalAirflow
 ) -> None:
     """All ways at the same time, each with a job of its own; who marks the task successful wants the job to go on."""
-    waits = {way: wait_for(dag_id) for way, dag_id in WAYS.items()}
-    for wait in waits.values():
-        wait.wait_until_it_waits()
+    waits: dict[str, Wait] = {}
+    for way, dag_id in WAYS.items():
+        # One after the other: many tasks that start at once keep each other from the heartbeats that Airflow expects.
+        waits[way] = wait_for(dag_id)
+        waits[way].wait_until_it_waits()
     assert all(wait.goes_on for wait in waits.values())
     for way, wait in waits.items():
         _give_up(wait.run, way)
@@ -292,7 +294,7 @@ def test_a_worker_that_is_shut_down_and_dies_leaves_the_job_alone(
     scheduler_log = mortal_airflow.log("scheduler")
     wait_until(lambda: "forwarding to task" in scheduler_log.read_text(), "the worker got the signal")
     mortal_airflow.kill_worker(worker)
-    wait.run.wait_for_state("wait", "up_for_retry", timeout=60)
-    wait.run.wait_for_state("wait", "running", timeout=60)
-    wait_until(lambda: "Running algorithm" in wait.run.log("wait", 2), "the next try pokes", timeout=30)
+    wait.run.wait_for_state("wait", "up_for_retry")
+    wait.run.wait_for_state("wait", "running")
+    wait_until(lambda: "Running algorithm" in wait.run.log("wait", 2), "the next try pokes")
     assert wait.goes_on

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 COMPONENTS = tuple(_COMPONENTS)
 # Airflow notices within seconds, not minutes, that a worker, a scheduler or a triggerer is no more.
 QUICK_DETECTION = {
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "SCHEDULER__JOB_HEARTBEAT_SEC": "1",
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
@@ -139,7 +139,7 @@ class MortalAirflow(Airflow):
 
     def wait_for(self, component: str, since: datetime) -> None:
         """Wait until a component that was started after a moment works."""
-        wait_until(lambda: component not in self._not_ready(since), f"the {component} is ready", timeout=120)
+        wait_until(lambda: component not in self._not_ready(since), f"the {component} is ready", timeout=240)
 
     def suspend(self, component: str) -> None:
         """Stop a component's processes where they are, as a suspended machine does."""
@@ -197,7 +197,7 @@ class DagRun:
         path = f"{self.path}/taskInstances/{task_id}/logs/{try_number}"
         return json.dumps(self._airflow.request("GET", path)["content"], indent=0)
 
-    def wait_for_state(self, task_id: str, *states: str | None, timeout: float = 90) -> dict[str, Any]:
+    def wait_for_state(self, task_id: str, *states: str | None, timeout: float = 180) -> dict[str, Any]:
         """Wait until a task is in one of some states."""
 
         def reached() -> dict[str, Any] | None:
