@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout: float = 60.0) -> T:
+def wait_until(condition: Callable[[], T], what: str, timeout: float = 120.0) -> T:
     """Return the first true value of a condition.
 
     :param what: the condition in words, for the failure
