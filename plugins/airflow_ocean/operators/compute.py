@@ -198,12 +198,12 @@ class OceanStartComputeOperator(OceanStepOperator):
         """Start the job and return its id."""
         from airflow_ocean.c2d.orders import Order
 
+        order_wait = parameters.whole_number("order_wait", self.order_wait, least=0, most=_LONGEST_DURATION)
         described = parameters.json_object("order", self.order)
         if described is None:
             raise InvalidInputError("order is empty; it is what the task that paid pushed as 'order'")
         order = Order.from_dict(described)
         custom_data = parameters.json_object("custom_data", self.custom_data)
-        order_wait = parameters.whole_number("order_wait", self.order_wait, least=0, most=_LONGEST_DURATION)
         try:
             with self.client(context) as client:
                 job = client.jobs.start(order, custom_data=custom_data)

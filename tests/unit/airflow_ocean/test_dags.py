@@ -8,6 +8,7 @@ import sys
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
+from airflow_ocean.assets import OCEAN_ORDERS
 from tests.support.airflow import PROJECT, airflow_environment, prepare_airflow_home
 
 HEAVY = ("ocean_lib", "web3", "matplotlib", "numpy", "docker", "sklearn", "scipy", "eth_account")
@@ -20,7 +21,7 @@ def dagbag():
 
 def test_dags_parse(dagbag):
     assert dagbag.import_errors == {}
-    assert "ocean_c2d" in dagbag.dags
+    assert dagbag.dags.keys() == {"ocean_c2d", "ocean_c2d_recurring", "ocean_c2d_sweep"}
 
 
 def test_every_dag_says_what_it_is_and_every_task_retries(dagbag):
@@ -55,13 +56,45 @@ def test_the_tasks_follow_each_other_as_the_story_goes(dagbag):
     }
 
 
+def test_the_recurring_tasks_follow_each_other(dagbag):
+    dag = dagbag.dags["ocean_c2d_recurring"]
+    assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {
+        "choose_assets": set(),
+        "pay_for_compute": {"choose_assets"},
+        "start_compute": {"pay_for_compute"},
+        "wait_for_compute": {"start_compute"},
+        "fetch_and_plot.fetch_results": {"wait_for_compute", "start_compute", "pay_for_compute"},
+        "fetch_and_plot.plot": {"fetch_and_plot.fetch_results"},
+    }
+
+
+def test_the_schedule_knows_its_timezone(dagbag):
+    dag = dagbag.dags["ocean_c2d_recurring"]
+    assert dag.timetable.timezone.name == dag.timezone.name == "Europe/Berlin"
+
+
+def test_members_of_a_sweep_are_mapped_and_one_that_fails_sinks_no_other(dagbag):
+    dag = dagbag.dags["ocean_c2d_sweep"]
+    assert {task.task_id for task in dag.task_group_dict["member"].iter_tasks()} == {
+        "member.pay_for_compute", "member.start_compute", "member.wait_for_compute", "member.fetch_results",
+    }  # fmt: skip
+    assert dag.task_dict["plot"].trigger_rule == "all_done_min_one_success"
+    assert dag.task_dict["member.pay_for_compute"].max_active_tis_per_dagrun == 1
+
+
+def test_orders_are_kept_by_an_airflow_asset(dagbag):
+    for dag in dagbag.dags.values():
+        (pay,) = [task for task in dag.tasks if task.task_id.endswith("pay_for_compute")]
+        assert pay.inlets == [OCEAN_ORDERS]
+
+
 def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
-    params = dagbag.dags["ocean_c2d"].params
-    params.validate()
-    for name in params:
-        schema = params.get_param(name).schema
-        assert schema.get("title"), name
-        assert schema.get("section"), name
+    for dag in dagbag.dags.values():
+        dag.params.validate()
+        for name in dag.params:
+            schema = dag.params.get_param(name).schema
+            assert schema.get("title"), name
+            assert schema.get("section"), name
 
 
 @pytest.mark.parametrize(

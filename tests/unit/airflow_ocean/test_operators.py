@@ -6,18 +6,21 @@ import inspect
 import re
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction
 
 from airflow_ocean import parameters
-from airflow_ocean.c2d.errors import InvalidInputError, RateLimitedError, ServiceUnavailableError
+from airflow_ocean.assets import OCEAN_COMPUTABLE
+from airflow_ocean.c2d.errors import FatalError, InvalidInputError, RateLimitedError, ServiceUnavailableError
 from airflow_ocean.links import OceanAssetLink, OceanTransactionLink
 from airflow_ocean.operators.assets import (
     OceanAllowAlgorithmOperator,
     OceanPublishAlgorithmOperator,
     OceanPublishDatasetOperator,
 )
+from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import (
     OceanFetchResultsOperator,
     OceanPayForComputeOperator,
@@ -26,6 +29,7 @@ from airflow_ocean.operators.compute import (
     OceanStopComputeOperator,
 )
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
+from airflow_ocean.operators.plots import OceanPlotSeveralOperator
 from airflow_ocean.sensors import OceanComputeSensor
 from tests.unit.airflow_ocean.conftest import CONN_ID
 
@@ -51,6 +55,7 @@ OPERATORS = {
     OceanStopComputeOperator: {"job_id": "job-1"},
     OceanFetchResultsOperator: {"job_id": "job-1"},
     OceanPlotOperator: {"manifest": "file:///none", "render": "math:sqrt"},
+    OceanPlotSeveralOperator: {"manifest": ["file:///none"], "render": "math:sqrt"},
     OceanComputeSensor: {"job_id": "job-1"},
 }
 ALL = pytest.mark.parametrize(
@@ -202,7 +207,13 @@ BAD_VALUES = [
     (OceanPayForComputeOperator, {"duration": "1h"}, "duration"),
     (OceanPayForComputeOperator, {"duration": 10**12}, "duration"),
     (OceanPayForComputeOperator, {"max_cost": -1}, "max_cost"),
+    (OceanPayForComputeOperator, {"when_in_use": "steal"}, "when_in_use"),
+    (OceanPayForComputeOperator, {"most_orders": 0}, "most_orders"),
+    (OceanPayForComputeOperator, {"order_wait": "long"}, "order_wait"),
+    (OceanPayForComputeOperator, {"reuse_orders": True}, "asset_state_store"),
     (OceanStartComputeOperator, {"order": None}, "order"),
+    (OceanStartComputeOperator, {"order_wait": -1}, "order_wait"),
+    (OceanFetchResultsOperator, {"cost": "cheap"}, "cost"),
     (OceanStartComputeOperator, {"order": "paid"}, "order"),
     (OceanStartComputeOperator, {"order": {"datasets": []}}, "order"),
     (OceanStopComputeOperator, {"job_id": ""}, "job_id"),
@@ -215,6 +226,9 @@ BAD_VALUES = [
     (OceanPlotOperator, {"render": ""}, "render"),
     (OceanPlotOperator, {"manifest": ""}, "manifest"),
     (OceanPlotOperator, {}, "file:///none"),
+    (OceanPlotSeveralOperator, {"manifest": []}, "manifest"),
+    (OceanPlotSeveralOperator, {"manifest": "[1"}, "manifest"),
+    (OceanPlotSeveralOperator, {}, "file:///none"),
     (OceanComputeSensor, {"job_id": " "}, "job_id"),
     (OceanComputeSensor, {"consumer_address": "bob"}, "consumer_address"),
 ]
@@ -235,7 +249,7 @@ def test_a_bad_value_is_refused_by_name(connection, context, operator, wrong, na
 
 
 @pytest.mark.parametrize(
-    "operator", [op for op in OPERATORS if op is not OceanPlotOperator], ids=lambda op: op.__name__
+    "operator", [op for op in OPERATORS if not issubclass(op, OceanPlotOperator)], ids=lambda op: op.__name__
 )
 def test_a_connection_that_leads_nowhere_is_a_transient_error(connection, context, operator):
     connection()
@@ -282,3 +296,54 @@ def test_links_lead_to_the_explorer_when_there_is_one(connection):
     without = make(OceanPublishDatasetOperator)
     without.note_explorer_pages(transactions=["0x01"])
     assert [link.get_link(without, ti_key=None) for link in without.operator_extra_links] == ["", ""]
+
+
+class Events:
+    """The events of an Airflow asset, newest last, as a task sees those of its inlets."""
+
+    def __init__(self, *extras):
+        self.events = [SimpleNamespace(extra=extra, source_dag_id="d", source_run_id="r") for extra in extras]
+
+    def ascending(self, ascending):
+        assert not ascending
+        return self
+
+    def limit(self, number):
+        return self.events[::-1][:number]
+
+
+PAIR = {"dataset_did": DID, "algorithm_did": OTHER_DID}
+
+
+def choose(context, *extras, **arguments):
+    task = OceanChooseAssetsOperator(task_id="a_task", **arguments)
+    assert task.inlets == [OCEAN_COMPUTABLE]
+    return task.execute({**context, "inlet_events": {OCEAN_COMPUTABLE: Events(*extras)}})
+
+
+@pytest.mark.parametrize("nothing", [{}, {"dataset_dids": "", "algorithm_did": "None"}, {"dataset_dids": []}])
+def test_what_was_allowed_last_is_chosen_when_nothing_is_given(context, nothing):
+    assert choose(context, {"dataset_did": OTHER_DID, "algorithm_did": DID}, PAIR, **nothing) == [DID]
+    assert context["ti"].xcoms == {"algorithm_did": OTHER_DID}
+
+
+def test_what_is_given_is_chosen(context):
+    given = {"dataset_dids": f'["{OTHER_DID}"]', "algorithm_did": DID}
+    assert choose(context, PAIR, **given) == [OTHER_DID]
+    assert context["ti"].xcoms == {"algorithm_did": DID}
+
+
+@pytest.mark.parametrize(
+    ("extras", "arguments", "message"),
+    [
+        ([], {}, "run the DAG ocean_c2d once"),
+        ([{"something": "else"}], {}, "run the DAG ocean_c2d once"),
+        ([{**PAIR, "dataset_did": "did:op:1"}], {}, "dataset_did 'did:op:1' is not a DID"),
+        ([PAIR], {"dataset_dids": DID}, "give both"),
+        ([PAIR], {"algorithm_did": DID}, "give both"),
+        ([PAIR], {"dataset_dids": "x", "algorithm_did": DID}, "is not a DID"),
+    ],
+)
+def test_choosing_says_what_is_missing(context, extras, arguments, message):
+    with pytest.raises(FatalError, match=message):
+        choose(context, *extras, **arguments)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from include.branin.data import surface
-from include.branin.plot import fit_figures, plot_surface
+from include.branin.plot import fit_figures, plot_several, plot_surface
 
 TRUTH = np.array(surface())
 
@@ -125,3 +125,35 @@ def test_importing_it_costs_nothing_and_drawing_leaves_no_global_state():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.split("\n")[:2] == ["[]", "False"], done.stderr
+
+
+def several(results, **options) -> tuple[Image.Image, list]:
+    stream = io.BytesIO()
+    figures = plot_several(results, stream, **options)
+    return Image.open(stream), figures
+
+
+def test_several_models_are_drawn_side_by_side_the_best_first():
+    models = [
+        ("far", TRUTH + 9),
+        ("near", TRUTH + 1),
+        ("wavy", TRUTH + np.linspace(-5, 5, 225).reshape(15, 15)),
+    ]
+    picture, figures = several(models, subtitle="a run")
+    assert picture.format == "PNG"
+    assert picture.size[0] == 1200
+    assert [round(found.max_error) for found in figures] == [1, 5, 9]
+    assert several(models[:2])[0].tobytes() != several(models[1:])[0].tobytes()
+    # More of them make it longer, not smaller.
+    assert several(models * 3)[0].size[1] > picture.size[1]
+
+
+def test_the_picture_of_several_says_how_many_failed():
+    models = [("$x_1$", TRUTH), ("a" * 200, TRUTH + 1)]
+    assert several(models, missing=2)[0].tobytes() != several(models)[0].tobytes()
+
+
+@pytest.mark.parametrize("results", [[], [("good", TRUTH), ("bad", [[1.0]])]])
+def test_several_results_that_cannot_be_drawn(results):
+    with pytest.raises(ValueError, match="no result to draw|should be 15 x 15"):
+        several(results)
