@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FOREVER = float("inf")
 T = TypeVar("T")
 
 _kept: dict[tuple[Any, ...], tuple[float, Any]] = {}

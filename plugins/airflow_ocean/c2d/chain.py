@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from eth_abi import decode
 from web3 import HTTPProvider
 
+from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.errors import (
     FeeCapError,
     InvalidInputError,
@@ -19,7 +20,14 @@ from airflow_ocean.c2d.errors import (
 from airflow_ocean.c2d.network import origin
 from airflow_ocean.c2d.units import format_units
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
 RPC_TIMEOUT = 30.0
+# How long a chain's constants are kept, seconds.
+_CONSTANTS_TTL = 600.0
 # Solidity's Error(string) and Panic(uint256), https://docs.soliditylang.org/en/latest/control-structures.html
 _ERROR_SELECTOR = "0x08c379a0"
 _PANIC_SELECTOR = "0x4e487b71"
@@ -161,6 +169,10 @@ class Chain:
         if not isinstance(result, str) or not _QUANTITY.fullmatch(result):
             raise self._wrong(method, result)
         return int(result, 16)
+
+    def constant(self, what: str, ask: Callable[[], T]) -> T:
+        """Return what does not change on this chain, asked once in a while, as a development chain may begin anew."""
+        return cached((self.rpc_url, what), _CONSTANTS_TTL, ask)
 
     def receipt(self, transaction_hash: str) -> dict[str, Any] | None:
         """Return a mined transaction's receipt, None while there is none."""

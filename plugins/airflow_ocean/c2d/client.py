@@ -111,8 +111,13 @@ class OceanClient:
 
         :raises InvalidInputError: when none does, as on another chain
         """
-        if self.transactions.chain.request("eth_getCode", address, "latest") in ("0x", "", None):
-            raise InvalidInputError(f"there is no {what} contract at {address} on chain {self.chain_id}")
+
+        def look() -> bool:
+            if self.transactions.chain.request("eth_getCode", address, "latest") in ("0x", "", None):
+                raise InvalidInputError(f"there is no {what} contract at {address} on chain {self.chain_id}")
+            return True
+
+        self.transactions.chain.constant(f"code of {address}", look)
 
     def services(self, provider_url: str | None = None) -> OceanServices:
         """Return the services behind a Provider URL, the connection's own by default."""

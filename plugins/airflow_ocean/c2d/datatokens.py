@@ -56,12 +56,21 @@ class Datatokens:
         address = parse_address(datatoken, "datatoken")
         self._client.require_contract(address, "datatoken")
         token = oceanlib.Datatoken1(self._client.ocean_config, address)
-        # ocean-lib's own way takes any error, a lost connection as well, for template 1.
-        try:
-            template = token.getId()
-        except (TransactionRevertedError, InvalidInputError):  # a token that pays, without templates
+        if self.template(token) != 2:
             return token
-        return oceanlib.Datatoken2(self._client.ocean_config, address) if template == 2 else token
+        return oceanlib.Datatoken2(self._client.ocean_config, address)
+
+    def template(self, token: Any) -> int:
+        """Return the template of a token that :meth:`contract` returned, 0 for one that pays, without templates."""
+
+        def ask() -> int:
+            # ocean-lib's own way takes any error, a lost connection as well, for template 1.
+            try:
+                return int(token.getId())
+            except (TransactionRevertedError, InvalidInputError):
+                return 0
+
+        return self._client.transactions.chain.constant(f"template of {token.address}", ask)
 
     def balance(self, datatoken: str, owner: str | None = None) -> int:
         """Return how much of a token an address holds, the wallet's own by default."""
@@ -161,10 +170,9 @@ class Datatokens:
         self.require_balance(base, price)
         return price
 
-    @staticmethod
-    def _sold_alone(token: Any) -> None:
+    def _sold_alone(self, token: Any) -> None:
         # ERC20TemplateEnterprise makes itself the only allowed swapper of its dispenser and its exchange.
-        if token.getId() == 2:
+        if self.template(token) == 2:
             raise NotAllowedError(
                 f"datatoken {token.address} has template 2, which gives a datatoken only together with an order: pay for "
                 "the asset directly"
@@ -174,7 +182,8 @@ class Datatokens:
 
     def decimals(self, token: str) -> int:
         """Return the number of a token's decimals."""
-        return int(self.contract(token).decimals())
+        ask = self.contract(token).decimals
+        return self._client.transactions.chain.constant(f"decimals of {token}", lambda: int(ask()))
 
     def units(self, tokens: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Return what it takes to give amounts of tokens for people: their symbols and decimals, by address."""

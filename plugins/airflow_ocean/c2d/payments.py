@@ -219,7 +219,7 @@ class Payments:
         Tasks that share the wallet may spend each other's datatokens. Who finds it gone gets another one; as many are
         got as are spent.
         """
-        if payment.token.getId() == 2 and payment.way != "held":
+        if self._client.datatokens.template(payment.token) == 2 and payment.way != "held":
             return self._order_at_once(payment, consumer)
         acquired = 0
         held = payment.way == "held"

@@ -14,7 +14,6 @@ the journal before it is broadcast, and a retry broadcasts the stored one instea
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import time
 from dataclasses import dataclass, field
@@ -142,16 +141,18 @@ class Transactions:
                 if self._stored(self._step) is not None:
                     return _result("0x0")  # what is stored was estimated when it was signed
                 return self._estimate(self._step, params[0])
+            if method == "eth_chainId":  # web3 asks for it before each call
+                return _result(hex(self.chain_id))
             if method == "eth_getTransactionCount" and self._step is not None:
                 return _result("0x0")  # the real nonce is chosen under the wallet's lock
             return self.chain.view(params) if method == "eth_call" else self.chain.answer(method, params)
 
         return handle
 
-    @functools.cached_property
+    @property
     def chain_id(self) -> int:
-        """The chain's id, asked once."""
-        return self.chain.quantity("eth_chainId")
+        """The chain's id."""
+        return self.chain.constant("chain id", lambda: self.chain.quantity("eth_chainId"))
 
     # ------------------------------------------------------------------ steps
 

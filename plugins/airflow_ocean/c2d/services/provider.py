@@ -215,7 +215,8 @@ class ProviderServices:
         :raises NotIndexedError: after ``timeout`` seconds
         """
         deadline = time.monotonic() + timeout
-        pause = 0.7
+        pause = 0.5
+        time.sleep(pause)  # no index is quicker: it has to read the block and have the Provider decrypt
         while True:
             with contextlib.suppress(AssetNotFoundError):
                 ddo = self.resolve(did)
@@ -230,7 +231,7 @@ class ProviderServices:
                     f"after {timeout:.0f} s. Does it follow this chain, and does it reach the Provider at {self.url}?"
                 )
             time.sleep(pause)
-            pause = min(pause * 1.5, 5.0)
+            pause = min(pause * 2, 5.0)
 
     def file_infos(self, did: str, service_id: str, *, checksum: bool = False) -> list[FileInfo]:
         """Have the Provider look at an asset's files."""
