@@ -89,7 +89,9 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_ocean.operators.assets",
                     "airflow_ocean.operators.datatokens",
+                    "airflow_ocean.operators.choosing",
                     "airflow_ocean.operators.compute",
+                    "airflow_ocean.operators.plots",
                 ],
             }
         ],

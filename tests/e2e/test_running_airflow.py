@@ -214,3 +214,38 @@ def test_all_listens_on_the_loopback_interface_only(run: Run, airflow: Airflow) 
         if connection.status == psutil.CONN_LISTEN
     }
     assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_a_backfill_uses_the_orders_of_the_run_before_one_job_after_the_other(
+    run: Run, airflow: Airflow
+) -> None:
+    dag_id = "ocean_c2d_recurring"
+    airflow.wait_for_dag(dag_id)
+    airflow.unpause(dag_id)
+    interval = {"from_date": "2025-03-01T10:00:00+01:00", "to_date": "2025-03-01T11:00:00+01:00"}
+    airflow.request("POST", "/api/v2/backfills", json={"dag_id": dag_id, **interval})
+    path = f"/api/v2/dags/{dag_id}/dagRuns"
+
+    def over() -> list[dict[str, Any]] | None:
+        listed: list[dict[str, Any]] = airflow.request("GET", path)["dag_runs"]
+        past = [found for found in listed if found["run_type"] == "backfill"]
+        assert all(found["state"] != "failed" for found in listed), listed
+        return past if len(past) == 2 and all(found["state"] == "success" for found in listed) else None
+
+    # Both begin at once, and one for the hour that is just over: the second and the third wait for the order.
+    past = wait_until(over, "the backfill is over", timeout=300)
+    assert past
+    starts = sorted(found["data_interval_start"] for found in past)
+    assert starts == ["2025-03-01T09:00:00Z", "2025-03-01T10:00:00Z"]
+    jobs = set()
+    for found in past:
+        task = f"{path}/{found['dag_run_id']}/taskInstances"
+        values = {
+            name: airflow.request("GET", f"{task}/{name}/xcomEntries/{key}")["value"]
+            for name, key in (("pay_for_compute", "return_value"), ("start_compute", "return_value"))
+        }
+        cost = airflow.request("GET", f"{task}/pay_for_compute/xcomEntries/cost")["value"]
+        assert values["pay_for_compute"] == run.xcom("pay_for_compute")
+        assert (cost["transactions"], cost["gas_used"]) == ([], 0)
+        jobs.add(values["start_compute"])
+    assert len(jobs) == 2

@@ -212,9 +212,10 @@ class Datatokens:
             return Exchange(contract.address, contract.exchange_id, contract.details.base_token, contract)
         return None
 
-    def approve(self, token: str, spender: str, amount: int, purpose: str) -> None:
+    def approve(self, token: str, spender: str, amount: int, purpose: str, times: int = 1) -> None:
         """Allow a contract to take exactly ``amount`` of a token from the wallet, unless it already may.
 
+        :param times: how many times the amount to allow, when it has to be allowed, so that later payments need not
         :param purpose: what it is for; ends the steps' names. There may be several, as a retry may need another token,
             or more than its first attempt allowed
         """
@@ -223,7 +224,7 @@ class Datatokens:
         if int(contract.allowance(self._client.address, spender)) >= amount:
             return
         with self._client.transactions.step(_approval_step(len(given) + 1, purpose)) as tx:
-            contract.approve(spender, amount, tx)
+            contract.approve(spender, min(amount * times, MAX_UINT256), tx)
 
     def approvals(self, purpose: str) -> list[MinedTransaction]:
         """Bring the approvals that earlier attempts sent for a purpose to their end, and return them."""

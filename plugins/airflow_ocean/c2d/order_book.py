@@ -157,6 +157,7 @@ class OrderBook:
         environment: str = "free",
         duration: int = 3600,
         most_orders: int = 1,
+        approve_payments: int = 1,
     ) -> Order:
         """Pay what a job takes beyond the orders that are still good.
 
@@ -167,6 +168,7 @@ class OrderBook:
         :param duration: for how long a fee is paid when one has to be paid, seconds
         :param most_orders: how many orders may have unfinished jobs, or runs that are about to start one: as long as there
             are fewer, another one is paid for
+        :param approve_payments: see :meth:`Orders.pay <airflow_ocean.c2d.orders.Orders.pay>`
         :raises OrderInUseError: when there are as many; with the job of one in ``job_id``, None when none is started yet.
             Nothing was spent
         """
@@ -185,14 +187,17 @@ class OrderBook:
             if choice is None:
                 choice = self._choose(assets, chosen, duration, most_orders)
                 journal.save(_CHOICE, choice.to_dict())
-            order = self._pay(assets, chosen, choice)
+            order = self._pay(assets, chosen, choice, approve_payments)
             journal.save(_PAID, json.loads(json.dumps(order.to_dict())))
             return order
 
-    def _pay(self, assets: JobAssets, environment: ComputeEnvironment, choice: _Choice) -> Order:
+    def _pay(
+        self, assets: JobAssets, environment: ComputeEnvironment, choice: _Choice, approve_payments: int
+    ) -> Order:
         known = {did: kept.order for did, kept in choice.known.items()}
         order = self._client.orders.pay(
-            self._client.orders.ask(assets, environment, choice.valid_until, known)
+            self._client.orders.ask(assets, environment, choice.valid_until, known),
+            approve_payments=approve_payments,
         )
         agreement = _agreement(assets, environment)
         for (asset, service), ordered in zip(assets.items, (*order.datasets, order.algorithm), strict=True):

@@ -222,14 +222,17 @@ class Orders:
 
     # ------------------------------------------------------------------ paying
 
-    def pay(self, quote: Quote) -> Order:
+    def pay(self, quote: Quote, *, approve_payments: int = 1) -> Order:
         """Pay what a quote asks: get datatokens where the wallet has none, then order or renew each asset.
+
+        :param approve_payments: for how many payments like this one to approve the tokens that pay, when they have to be
+            approved: more than one leaves a standing approval, and saves later payments a transaction
 
         :raises InsufficientFundsError: when the wallet lacks datatokens or tokens to pay; nothing was spent
         :raises CostLimitError: when it costs more than the client's limit; nothing was spent
         """
         before = len(self._client.transactions.mined)
-        payments = Payments(self._client)
+        payments = Payments(self._client, approve_payments)
         transactions = payments.pay(quote)
         terms = payments.terms(quote.dids) or Terms.of(quote)
         cost = Cost.of(self._client.transactions.mined[before:])

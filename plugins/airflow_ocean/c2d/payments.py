@@ -93,10 +93,14 @@ class Terms:
 
 
 class Payments:
-    """Pays with one wallet; each transaction is a step of the client's journal, named after the asset."""
+    """Pays with one wallet; each transaction is a step of the client's journal, named after the asset.
 
-    def __init__(self, client: OceanClient) -> None:
+    :param approve_payments: for how many payments like the one due to approve tokens, when one has to be approved
+    """
+
+    def __init__(self, client: OceanClient, approve_payments: int = 1) -> None:
         self._client = client
+        self._approve_payments = approve_payments
 
     def pay(self, quote: Quote) -> list[str]:
         """Pay for every asset of a quote and return their order transactions, in the quote's order.
@@ -269,9 +273,11 @@ class Payments:
             )
 
     def _approve(self, payment: Payment, due: dict[str, int]) -> None:
-        """Let the datatoken contract take exactly what is due from the wallet."""
+        """Let the datatoken contract take what is due from the wallet, exactly that unless told otherwise."""
         for token, amount in due.items():
-            self._client.datatokens.approve(token, payment.token.address, amount, payment.did)
+            self._client.datatokens.approve(
+                token, payment.token.address, amount, payment.did, self._approve_payments
+            )
 
 
 def _terms_entry(dids: list[str]) -> str:

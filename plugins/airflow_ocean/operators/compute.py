@@ -65,6 +65,9 @@ class OceanPayForComputeOperator(OceanStepOperator):
     :param most_orders: (templated) of how many orders to have unfinished jobs at once when ordering anew; beyond that the
         task waits. It so limits how many jobs of the algorithm (in a paid environment: on the first dataset) run at once
     :param order_wait: (templated) seconds to wait for an order altogether
+    :param approve_payments: (templated) for how many payments like this one to approve the tokens that pay, when they have
+        to be approved. 1, the default, approves exactly what is due; more leaves a standing approval for the datatoken's
+        contract, and saves later payments a transaction
     :param max_cost: (templated) the most that prices, fees and gas may be: an amount in whole tokens that holds for each
         token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text
     :param ocean_conn_id: (templated) the consumer's connection
@@ -79,6 +82,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         "when_in_use",
         "most_orders",
         "order_wait",
+        "approve_payments",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 
@@ -93,6 +97,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         when_in_use: str = "wait",
         most_orders: int | str = 16,
         order_wait: int | str = _DAY,
+        approve_payments: int | str = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -102,6 +107,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         self.reuse_orders = reuse_orders
         self.when_in_use = when_in_use
         self.most_orders = most_orders
+        self.approve_payments = approve_payments
         self.order_wait = order_wait
         self.dataset_dids = dataset_dids
         self.algorithm_did = algorithm_did
@@ -115,6 +121,9 @@ class OceanPayForComputeOperator(OceanStepOperator):
         environment = parameters.text("environment", self.environment)
         duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
         when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
+        approve_payments = parameters.whole_number(
+            "approve_payments", self.approve_payments, least=1, most=10**6
+        )
         most_orders = parameters.whole_number("most_orders", self.most_orders, least=1, most=64)
         order_wait = parameters.whole_number("order_wait", self.order_wait, least=0, most=_LONGEST_DURATION)
         try:
@@ -126,12 +135,13 @@ class OceanPayForComputeOperator(OceanStepOperator):
                         environment=environment,
                         duration=duration,
                         most_orders=1 if when_in_use == "wait" else most_orders,
+                        approve_payments=approve_payments,
                     )
                 else:
                     quote = client.orders.quote(
                         datasets, algorithm, environment=environment, duration=duration
                     )
-                    order = client.orders.pay(quote)
+                    order = client.orders.pay(quote, approve_payments=approve_payments)
                 tokens = client.datatokens.units(order.cost["tokens"])
         except OrderInUseError as error:
             defer_until_free(self, context, error, order_wait, "go_on")

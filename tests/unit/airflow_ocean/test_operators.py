@@ -210,6 +210,7 @@ BAD_VALUES = [
     (OceanPayForComputeOperator, {"when_in_use": "steal"}, "when_in_use"),
     (OceanPayForComputeOperator, {"most_orders": 0}, "most_orders"),
     (OceanPayForComputeOperator, {"order_wait": "long"}, "order_wait"),
+    (OceanPayForComputeOperator, {"approve_payments": 0}, "approve_payments"),
     (OceanPayForComputeOperator, {"reuse_orders": True}, "asset_state_store"),
     (OceanStartComputeOperator, {"order": None}, "order"),
     (OceanStartComputeOperator, {"order_wait": -1}, "order_wait"),

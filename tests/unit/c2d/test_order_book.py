@@ -207,6 +207,24 @@ def test_in_a_paid_environment_only_the_order_with_the_fee_is_renewed(
     assert shorter.compute([dataset], quick, environment=environment.id, duration=300).cost["fees"]
 
 
+def test_a_standing_approval_saves_later_renewals_a_transaction(
+    runs: Runs, client_of: Callable[..., OceanClient], dataset: str, quick: str
+) -> None:
+    environment = next(found for found in client_of(BOB).orders.environments() if not found.is_free)
+    options: dict[str, Any] = {"environment": environment.id, "approve_payments": 20}
+    runs.compute([dataset], quick, duration=100, **options)
+    assert sent(runs.compute([dataset], quick, duration=100, **options)) == 1
+    client = client_of(BOB)
+    token = client.assets.resolve(dataset).service("compute").datatoken
+    ocean = client.datatokens.contract(client.contract_address("Ocean"))
+    fee = int(environment.price_per_minute * 10**18) * 100 // 60
+    left = int(ocean.allowance(BOB.address, token))
+    assert 0 < left < 20 * fee
+    # What is left is taken back, so that other tests find none.
+    with client.transactions.step("take the approval back") as tx:
+        ocean.approve(token, 0, tx)
+
+
 @pytest.fixture
 def sleeping(runs: Runs, publish: Callable[..., str], dataset: str) -> Any:
     sleepy = publish("algorithm", "sleepy.py")
