@@ -10,7 +10,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue, get_current_context
 from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSensorTimeout, AirflowSkipException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from airflow_ocean import parameters, timeline
+from airflow_ocean import metrics, parameters, timeline
 from airflow_ocean.c2d import errors
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.links import OceanJobLink
@@ -232,6 +232,7 @@ class OceanComputeSensor(BaseSensorOperator):
             raise
 
     def _conclude(self, context: Context, status: str, succeeded: bool, duration: float | None) -> str:
+        metrics.job_ended(succeeded, duration)
         if not succeeded:
             with self.hook.get_client() as client:
                 job: Job = client.jobs.get(self.job_id, self._provider_url)

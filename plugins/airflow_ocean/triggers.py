@@ -9,7 +9,7 @@ from airflow.sdk import BaseXCom, TaskInstanceState
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ocean import timeline
+from airflow_ocean import metrics, timeline
 from airflow_ocean.c2d.errors import FatalError, TransientError
 from airflow_ocean.timeline import TimelineWriter
 
@@ -136,6 +136,7 @@ class OceanComputeTrigger(BaseTrigger):
 
     def _wait_out(self, trouble: Trouble) -> None:
         """Say that a look at the job failed and will be repeated; the one place where such an error passes."""
+        metrics.poll_failed()
         self.log.warning(
             "Cannot see job %s for now, trying again in %.0f s: %s", self.job_id, trouble.pause, trouble.error
         )

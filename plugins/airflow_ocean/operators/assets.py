@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_ocean import parameters
 from airflow_ocean.assets import tell_outlets
 from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.lineage import Lineage
 from airflow_ocean.links import OceanAssetLink, OceanTransactionLink
 from airflow_ocean.operators.base import OceanStepOperator
 
@@ -88,6 +89,7 @@ class _PublishOperator(OceanStepOperator):
         with self.client(context) as client:
             published = client.assets.publish(spec)
             self.push_cost(context, client)
+        self.lineage = Lineage(outputs=[published.did])
         self.note_explorer_pages(transactions=published.transactions, nft_address=published.nft_address)
         instance = context["ti"]
         instance.xcom_push("asset_name", spec.name)
@@ -366,6 +368,7 @@ class OceanAllowAlgorithmOperator(OceanStepOperator):
             else:
                 result = client.assets.allow_algorithm(dataset, **target)
             self.push_cost(context, client)
+        self.lineage = Lineage([algorithm] if algorithm else [], [dataset])
         self.note_explorer_pages(transactions=result.transactions)
         self.log.info(
             "Dataset %s %s %s%s",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_ocean import parameters
+from airflow_ocean import metrics, parameters
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from decimal import Decimal
 
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context, RetryPolicy
 
     from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.lineage import Lineage
 
 
 class OceanBaseOperator(BaseOperator):
@@ -33,6 +35,8 @@ class OceanBaseOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("ocean_conn_id",)
     ui_color = "#e6f4f7"
+    # What this task read and wrote; set while it runs.
+    lineage: Lineage | None = None
 
     def __init__(
         self,
@@ -53,6 +57,10 @@ class OceanBaseOperator(BaseOperator):
     def hook(self) -> OceanHook:
         """The hook of the operator's connection."""
         return OceanHook(self.ocean_conn_id)
+
+    def get_openlineage_facets_on_complete(self, _task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Tell OpenLineage what the task read and wrote; called by its Airflow provider."""
+        return None if self.lineage is None else self.lineage.to_openlineage()
 
 
 class OceanStepOperator(OceanBaseOperator):
@@ -78,11 +86,22 @@ class OceanStepOperator(OceanBaseOperator):
         self.max_cost = max_cost
         self.force_new = force_new
         self.explorer_pages: dict[str, str] = {}
+        self._client: OceanClient | None = None
 
     def client(self, context: Context) -> OceanClient:
         """Return a client, a context manager, whose transactions a retry of this task continues."""
         journal = TaskStateJournal(context, force_new=parameters.boolean("force_new", self.force_new))
-        return self.hook.get_client(journal, parameters.cost_limit("max_cost", self.max_cost))
+        self._client = self.hook.get_client(journal, parameters.cost_limit("max_cost", self.max_cost))
+        return self._client
+
+    def post_execute(self, context: Context, result: Any = None) -> None:
+        """Count what the task has spent, when it has succeeded."""
+        if self._client is not None:
+            try:
+                metrics.spent(self._client.transactions.mined, self._client.datatokens.decimals)
+            except Exception as error:  # whatever it is: what is paid is paid, and the task has succeeded
+                self.log.warning("The task's spending was not counted: %s", error)
+        super().post_execute(context, result)
 
     def push_cost(self, context: Context, client: OceanClient) -> None:
         """Push what the task's transactions cost, those of its earlier tries included, as ``cost``."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean import parameters
+from airflow_ocean import metrics, parameters
 from airflow_ocean.artifacts import (
     MANIFEST_NAME,
     Artifact,
@@ -21,6 +21,7 @@ from airflow_ocean.artifacts import (
 from airflow_ocean.assets import OCEAN_ORDERS, AssetStateOrders, holder_of, is_live, tell_outlets
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError, OrderInUseError
 from airflow_ocean.journal import TaskStateJournal
+from airflow_ocean.lineage import Lineage
 from airflow_ocean.links import OceanArtifactsLink, OceanJobLink, OceanTransactionLink
 from airflow_ocean.operators.base import OceanBaseOperator, OceanStepOperator
 from airflow_ocean.operators.waiting import defer_until_free
@@ -143,8 +144,10 @@ class OceanPayForComputeOperator(OceanStepOperator):
                     )
                     order = client.orders.pay(quote, approve_payments=approve_payments)
                 tokens = client.datatokens.units(order.cost["tokens"])
+                metrics.orders_paid(order.transactions, client.transactions.mined)
         except OrderInUseError as error:
             defer_until_free(self, context, error, order_wait, "go_on")
+        self.lineage = Lineage(inputs=[*datasets, algorithm], cost=order.cost)
         self.note_explorer_pages(transactions=order.transactions)
         # By way of its text, as an XCom keeps tuples as objects of Airflow's own and not as plain JSON.
         context["ti"].xcom_push("order", json.loads(json.dumps(order.to_dict())))
@@ -223,6 +226,9 @@ class OceanStartComputeOperator(OceanStepOperator):
                 defer_until_free(self, context, error, order_wait, "go_on")
             raise
         self.job_id = job.id  # for the link
+        metrics.job_started()
+        inputs = [item.did for item in (*order.datasets, order.algorithm)]
+        self.lineage = Lineage(inputs=inputs, job_id=job.id)
         context["ti"].xcom_push("provider_url", order.provider_url)
         context["ti"].xcom_push("consumer_address", consumer_address)
         return job.id
@@ -342,6 +348,8 @@ class OceanFetchResultsOperator(OceanBaseOperator):
                 files.append(artifact)
         content = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files, cost, label)
         manifest = content.write(folder / MANIFEST_NAME)
+        inputs = [*job.dataset_dids, *([job.algorithm_did] if job.algorithm_did else [])]
+        self.lineage = Lineage(inputs, [file.uri for file in files], job.id)
         context["ti"].xcom_push("manifest", manifest)
         artifacts = [file.uri for file in files]
         extra = {"job_id": job.id, "manifest": manifest, "artifacts": artifacts}
@@ -468,6 +476,7 @@ class OceanPlotOperator(OceanBaseOperator):
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.render} cannot draw the result {result.uri}: {error}") from error
         save_stream([picture.getvalue()], target, LARGEST_PLOT)
+        self.lineage = Lineage([result.uri], [str(target)])
         self.log.info("Drew the %s result %r as %s", decoded.kind, result.name, target)
         return str(target)
 
