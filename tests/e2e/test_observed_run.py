@@ -103,7 +103,7 @@ def run(localnet, tmp_path_factory):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=500,
             check=False,
         )
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
