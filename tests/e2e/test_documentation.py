@@ -29,6 +29,8 @@ def test_the_dag_of_the_how_to_runs(
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "count_lines.py").write_text(dag_file)
     monkeypatch.setenv("AIRFLOW_OCEAN_ARTIFACTS", str(tmp_path / "artifacts"))
+    # dag.test() stores the DAGs of this folder before it runs one.
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path / "dags"))
     bag = DagBag(tmp_path / "dags")
     assert bag.import_errors == {}
     run = bag.dags["count_lines"].test()
