@@ -176,4 +176,9 @@ def test_paying_gets_the_datatokens_that_an_asset_offers(localnet, airflow_home,
     context = recorded_context()
     orders = run(OceanPayForComputeOperator, "ocean_bob", context, **pay)
     assert len(orders) == 2
-    assert context["ti"].xcoms["cost"]["gas_used"] > 0
+    pushed = context["ti"].xcoms
+    assert pushed["cost"]["gas_used"] > 0
+    # What a person needs to read the cost.
+    assert [asset["did"] for asset in pushed["assets"]] == [did, algorithm]
+    assert pushed["tokens"].keys() == pushed["cost"]["tokens"].keys()
+    assert all(token["symbol"] and token["decimals"] == 18 for token in pushed["tokens"].values())
