@@ -125,10 +125,14 @@ def is_too_wide(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
 
 
-def screenshot(page: Page, name: str, **options: Any) -> Path:
-    """Take a picture, for the documentation when asked for, otherwise below ``build/``."""
-    folder = PROJECT / ("docs/images" if os.environ.get(IMAGES_VARIABLE) else "build/screenshots")
+def screenshot(page: Page, name: str, *, documented: bool = False) -> Path:
+    """Take a picture to look at, below ``build/``.
+
+    :param documented: whether the documentation shows it; it is put there when that is asked for
+    """
+    renew = documented and os.environ.get(IMAGES_VARIABLE)
+    folder = PROJECT / ("docs/images" if renew else "build/screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
-    page.screenshot(path=path, animations="disabled", **options)
+    page.screenshot(path=path, animations="disabled")
     return path

@@ -1,0 +1,299 @@
+"""The package's pages in a real browser: a run from the form to its plot, found again, downloaded, and by whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.e2e.browser.conftest import PATIENCE, PREFIX
+from tests.support import browser as support
+from tests.support.running_airflow import DagRun
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from include.demo.airflow import Airflow
+
+pytestmark = pytest.mark.e2e
+
+DATASET = "Branin function"
+DARK_AND_LIGHT = pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
+
+
+def ended(run: DagRun) -> str | None:
+    state = run.state
+    return state if state in ("success", "failed") else None
+
+
+@pytest.fixture(scope="module")
+def run(ui_airflow: Airflow, request: pytest.FixtureRequest) -> DagRun:
+    """A finished run of the project's DAG; where there is a browser, a person has triggered and watched it."""
+    if support.CHROMIUM is None:
+        body = {"logical_date": None, "conf": {"dataset_name": DATASET}}
+        started = ui_airflow.request("POST", "/api/v2/dags/ocean_c2d/dagRuns", json=body)
+        run = DagRun(ui_airflow, "ocean_c2d", started["dag_run_id"])
+    else:
+        chromium, login = request.getfixturevalue("chromium"), request.getfixturevalue("login")
+        context = chromium.new_context(storage_state=json.loads(login), viewport=support.DESKTOP)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        run = trigger_with_the_form(page, ui_airflow)
+        watch(page, ui_airflow, run)
+        context.close()
+    assert wait_until(lambda: ended(run), "the run is over", timeout=180) == "success"
+    return run
+
+
+def trigger_with_the_form(page: Page, airflow: Airflow) -> DagRun:
+    page.goto(f"{airflow.url}/dags/ocean_c2d")
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.locator("[role=dialog][data-scope=dialog]")
+    form.get_by_role("button", name="Dataset").click()
+    form.locator("#element_dataset_name").fill(DATASET)
+    form.get_by_role("button", name="Trigger").last.click()
+
+    def triggered() -> str | None:
+        runs = airflow.request("GET", "/api/v2/dags/ocean_c2d/dagRuns")["dag_runs"]
+        return runs[0]["dag_run_id"] if runs else None
+
+    run_id = wait_until(triggered, "the run was triggered")
+    assert run_id is not None
+    return DagRun(airflow, "ocean_c2d", run_id)
+
+
+def watch(page: Page, airflow: Airflow, run: DagRun) -> None:
+    """Open the run's tab and leave it open: it says by itself what is being done, and at last shows the plot."""
+    page.goto(f"{airflow.url}/dags/ocean_c2d/runs/{quote(run.run_id, safe='')}")
+    page.get_by_role("link", name="Ocean", exact=True).click()
+    tab = support.ocean_frame(page)
+    tab.locator(".current li").first.wait_for(timeout=180_000)
+    tab.locator("#jobs .states").first.wait_for(timeout=180_000)
+    tab.locator("#plots img").wait_for(timeout=180_000)
+    tab.locator("h1 .badge", has_text="Done").wait_for(timeout=180_000)
+
+
+@pytest.fixture(scope="module")
+def failed_run(ui_airflow: Airflow) -> DagRun:
+    started = ui_airflow.request("POST", "/api/v2/dags/pay_for_nothing/dagRuns", json={"logical_date": None})
+    run = DagRun(ui_airflow, "pay_for_nothing", started["dag_run_id"])
+    assert wait_until(lambda: ended(run), "the run is over", timeout=180) == "failed"
+    return run
+
+
+def own_page(airflow: Airflow, run: DagRun) -> str:
+    """Return the address of a run's page outside of Airflow's frame."""
+    return f"{airflow.url}/ocean/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}"
+
+
+def tab_of(airflow: Airflow, run: DagRun) -> str:
+    return f"{airflow.url}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/plugin/ocean"
+
+
+@DARK_AND_LIGHT
+def test_the_tab_tells_the_run(page: Page, ui_airflow: Airflow, run: DagRun, request: Any) -> None:
+    page.goto(tab_of(ui_airflow, run))
+    tab = support.ocean_frame(page)
+    image = tab.locator("#plots img")
+    image.wait_for()
+    wait_until(lambda: image.evaluate("image => image.naturalWidth"), "the plot is drawn")
+    said = tab.locator("main").inner_text()
+    job = run.xcom("start_compute")
+    for told in (DATASET, "Gaussian process", "Done", "wrote 15 x 15 predictions", "datatoken of", job[:12]):
+        assert told in said
+    assert run.xcom("publish_dataset")[:14] in said
+    assert "What went wrong" not in said
+    scheme = request.node.callspec.params["page"]
+    # Airflow's theme is the frame's, too.
+    assert tab.locator("html").evaluate("e => e.dataset.theme") == scheme
+    light = scheme == "light"
+    support.screenshot(page, "run-page" if light else "run-page-dark", documented=light)
+
+
+@DARK_AND_LIGHT
+def test_the_run_is_in_the_overview(
+    page: Page, ui_airflow: Airflow, run: DagRun, failed_run: DagRun, request: Any
+) -> None:
+    page.set_viewport_size({"width": 1280, "height": 560})
+    page.goto(ui_airflow.url)
+    page.get_by_role("link", name="Ocean runs").click()
+    overview = support.ocean_frame(page)
+    overview.locator(".runs").wait_for()
+    thumbnail = overview.locator(".thumbnail img").first
+    wait_until(lambda: thumbnail.evaluate("image => image.naturalWidth"), "the thumbnail is drawn")
+    light = request.node.callspec.params["page"] == "light"
+    support.screenshot(page, "overview" if light else "overview-dark", documented=light)
+    overview.get_by_label("Asset").fill("branin FUNC")
+    overview.get_by_role("button", name="Filter").click()
+    overview.get_by_role("link", name="Show all").wait_for()
+    row = overview.locator(".runs tbody tr")
+    assert row.count() == 1
+    assert "2 datatokens" in row.inner_text()
+    # The frame lets no link out by itself.
+    row.get_by_role("link").first.click()
+    page.wait_for_url(f"**{PREFIX}/dags/ocean_c2d/runs/*/plugin/ocean*")
+    support.ocean_frame(page).locator("#plots img").wait_for()
+
+
+def test_an_artifact_is_downloaded(page: Page, ui_airflow: Airflow, run: DagRun, tmp_path: Path) -> None:
+    page.goto(tab_of(ui_airflow, run))
+    tab = support.ocean_frame(page)
+    with page.expect_download() as download:
+        tab.get_by_role("link", name="Download result", exact=True).click()
+    assert download.value.suggested_filename == "result"
+    download.value.save_as(tmp_path / "result")
+    uri = run.xcom("fetch_and_plot.fetch_results", "manifest").removeprefix("file://")
+    with open(uri) as manifest:
+        expected = json.load(manifest)["files"][0]["sha256"]
+    assert hashlib.sha256((tmp_path / "result").read_bytes()).hexdigest() == expected
+
+
+def test_buttons_on_tasks_lead_to_the_place_on_the_tab(page: Page, ui_airflow: Airflow, run: DagRun) -> None:
+    job = run.xcom("start_compute")
+    expected = {
+        "start_compute": {"Compute job": f"job-{job}"},
+        "wait_for_compute": {"Compute job": f"job-{job}"},
+        "fetch_and_plot.fetch_results": {"Compute job": f"job-{job}", "Artifacts": "artifacts"},
+        "fetch_and_plot.plot": {"Artifacts": "artifacts"},
+    }
+    for task, links in expected.items():
+        found = ui_airflow.request("GET", f"{run.path}/taskInstances/{task}/links")["extra_links"]
+        assert found == {name: f"{tab_of(ui_airflow, run)}#{anchor}" for name, anchor in links.items()}
+    page.goto(
+        f"{ui_airflow.url}/dags/ocean_c2d/runs/{quote(run.run_id, safe='')}/tasks/start_compute/details"
+    )
+    button = page.get_by_role("link", name="Compute job").first
+    button.wait_for()
+    address = button.get_attribute("href")
+    assert address is not None
+    page.goto(address)
+    tab = support.ocean_frame(page)
+    place = tab.locator(f"#job-{job}")
+    place.wait_for()
+    wait_until(lambda: place.evaluate("e => e === document.activeElement"), "the job has the focus")
+
+
+def test_an_error_is_shown_with_what_to_do(page: Page, ui_airflow: Airflow, failed_run: DagRun) -> None:
+    page.goto(tab_of(ui_airflow, failed_run))
+    problem = support.ocean_frame(page).locator("#problems")
+    problem.wait_for()
+    said = problem.inner_text()
+    assert "AssetNotFoundError" in said
+    assert f"did:op:{'0' * 64}" in said
+    assert "Check the DID" in said
+    support.screenshot(page, "failed-run")
+    problem.get_by_role("link", name="Open the task").click()
+    page.wait_for_url("**/tasks/pay")
+
+
+@DARK_AND_LIGHT
+def test_all_can_be_read_and_reached(
+    page: Page, ui_airflow: Airflow, run: DagRun, failed_run: DagRun
+) -> None:
+    addresses = [own_page(ui_airflow, run), own_page(ui_airflow, failed_run), f"{ui_airflow.url}/ocean/runs"]
+    for address in addresses:
+        page.goto(address)
+        texts = support.contrasts(page)
+        assert len(texts) > 10
+        assert [text for text in texts if text[0] < 4.5] == []
+        focused = support.tab_through(page)
+        assert len(focused) >= 4
+        # In the order of the document, and seen.
+        assert [item["place"] for item in focused] == sorted(item["place"] for item in focused)
+        assert [item for item in focused if not item["visible"] or not item["name"]] == []
+        images = page.locator("img:not([alt])")
+        assert images.count() == 0
+
+
+def test_a_phone_shows_all_without_scrolling_sideways(
+    page: Page, ui_airflow: Airflow, run: DagRun, failed_run: DagRun
+) -> None:
+    page.set_viewport_size(support.PHONE)
+    for name, address in (
+        ("phone-run", own_page(ui_airflow, run)),
+        ("phone-failed", own_page(ui_airflow, failed_run)),
+        ("phone-overview", f"{ui_airflow.url}/ocean/runs"),
+    ):
+        page.goto(address)
+        page.locator("h1").wait_for()
+        assert not support.is_too_wide(page), name
+        support.screenshot(page, name)
+
+
+def test_nothing_is_refused_or_fetched_from_elsewhere(page: Page, ui_airflow: Airflow, run: DagRun) -> None:
+    complaints: list[str] = []
+    hosts: set[str] = set()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(httpx.URL(request.url).netloc.decode()))
+    for address in (own_page(ui_airflow, run), f"{ui_airflow.url}/ocean/runs"):
+        page.goto(address, wait_until="networkidle")
+    assert complaints == []
+    assert hosts == {httpx.URL(ui_airflow.url).netloc.decode()}
+
+
+# ---------------------------------------------------------------------- who may see what
+
+
+def every_route(run: DagRun) -> list[str]:
+    """Return an address of each of the app's routes, with what exists filled in."""
+    from airflow_ocean.ui.app import create_app
+
+    task = {"plots": "fetch_and_plot.plot", "artifacts": "fetch_and_plot.fetch_results"}
+    found = []
+    for route in create_app().routes:
+        path = getattr(route, "path", "")
+        if path == "/static":
+            continue  # style sheet, script and icons, the same for everybody
+        task_id = next((name for kind, name in task.items() if f"/{kind}/" in path), "")
+        found.append(
+            "/ocean"
+            + path.format(
+                dag_id=run.dag_id, run_id=quote(run.run_id, safe=""), task_id=task_id, map_index=-1, number=0
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("user", "status"), [(None, 401), ("stranger", 403), ("viewer", 200), ("admin", 200)]
+)
+def test_who_may_see_what(
+    ui_airflow: Airflow, passwords: dict[str, str], run: DagRun, user: str | None, status: int
+) -> None:
+    with httpx.Client(trust_env=False, timeout=60) as http:
+        if user is not None:
+            answer = http.post(
+                f"{ui_airflow.url}/auth/token", json={"username": user, "password": passwords[user]}
+            )
+            http.cookies.set("_token", answer.json()["access_token"])
+        addresses = every_route(run)
+        assert len(addresses) == 4
+        answers = {address: http.get(ui_airflow.url + address) for address in addresses}
+    assert {address: answer.status_code for address, answer in answers.items()} == dict.fromkeys(
+        addresses, status
+    )
+    if status != 200:
+        assert not any(DATASET in answer.text or run.run_id in answer.text for answer in answers.values())
+
+
+def test_no_page_has_a_key(ui_airflow: Airflow, passwords: dict[str, str], run: DagRun) -> None:
+    from include.localnet import accounts
+
+    with httpx.Client(trust_env=False, timeout=60) as http:
+        answer = http.post(
+            f"{ui_airflow.url}/auth/token", json={"username": "admin", "password": passwords["admin"]}
+        )
+        http.cookies.set("_token", answer.json()["access_token"])
+        pages = [http.get(ui_airflow.url + address).text for address in every_route(run)[:2]]
+    assert all(DATASET in page for page in pages)
+    for account in (accounts.ALICE, accounts.BOB):
+        digits = account.private_key.removeprefix("0x").lower()
+        assert not any(digits in page.lower() for page in pages)
