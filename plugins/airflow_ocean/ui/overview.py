@@ -13,7 +13,7 @@ from sqlalchemy import exists, or_, select
 
 from airflow_ocean.ui import steps
 from airflow_ocean.ui.amounts import Cost, Tokens, asset_entries, total
-from airflow_ocean.ui.records import RETURN_VALUE, same_task
+from airflow_ocean.ui.records import OCEAN_OPERATORS, RETURN_VALUE, same_task
 from airflow_ocean.ui.steps import seconds_between
 from airflow_ocean.ui.story import ordered_assets, short
 
@@ -45,7 +45,7 @@ class ComputeRun:
     """One line of the page.
 
     :param names: DID → name, of its datasets and its algorithms
-    :param plot: task id and map index of its first plot
+    :param plot: task id and map index of its last plot
     """
 
     dag_id: str
@@ -197,7 +197,7 @@ def _add(run: ComputeRun, xcoms: dict[str, Any]) -> None:
 
 
 def _find_plots(session: Session, runs: list[ComputeRun]) -> None:
-    """Find the first plot of each run of the page."""
+    """Find the last plot of each run of the page, which sums up the others where there are several."""
     if not runs:
         return
     by_id = {(run.dag_id, run.run_id): run for run in runs}
@@ -208,14 +208,14 @@ def _find_plots(session: Session, runs: list[ComputeRun]) -> None:
             XComModel.dag_id.in_({run.dag_id for run in runs}),
             XComModel.run_id.in_({run.run_id for run in runs}),
             XComModel.key == RETURN_VALUE,
-            TaskInstance.operator == steps.PLOT,
+            TaskInstance.operator.like(OCEAN_OPERATORS),
             TaskInstance.state == "success",
         )
         .order_by(XComModel.timestamp)
     )
     for row in rows:
         run = by_id.get((row.dag_id, row.run_id))
-        if run is not None and run.plot is None and str(row.value).lower().rstrip('"').endswith(".png"):
+        if run is not None and str(row.value).lower().rstrip('"').endswith(".png"):
             run.plot = (row.task_id, row.map_index)
 
 

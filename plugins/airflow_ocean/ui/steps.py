@@ -22,6 +22,10 @@ PLOT = "OceanPlotOperator"
 
 # Operator → what the step is, and what it does while it runs.
 _STEPS = {
+    "OceanApproveSpendingOperator": (
+        "Approve the spending",
+        "adding up what the run will cost at most",
+    ),
     PUBLISH_DATASET: (
         "Publish the dataset",
         "making its tokens on the chain and writing its encrypted description",
@@ -81,6 +85,11 @@ class Step:
     now: str
 
     @property
+    def asks(self) -> bool:
+        """Whether it waits for a person's answer."""
+        return is_asking(self.task)
+
+    @property
     def seconds(self) -> float | None:
         """How long it took."""
         return seconds_between(self.task.started, self.task.ended) if self.task.is_over else None
@@ -99,7 +108,7 @@ def describe(task: TaskRecord, name: str | None = None) -> Step:
 
 
 def _now(task: TaskRecord, work: str) -> str:
-    if task.approval is not None and not task.is_over and not task.approval[1]:
+    if task.approval is not None and is_asking(task):
         return f"waiting for somebody to answer: {task.approval[0]}"
     if task.state in ("running", "restarting"):
         return work
@@ -110,6 +119,11 @@ def _now(task: TaskRecord, work: str) -> str:
         when = f" at {due:%H:%M:%S} UTC" if due else " soon"
         return f"an error that may pass stopped it; it tries again{when}"
     return ""
+
+
+def is_asking(task: TaskRecord) -> bool:
+    """Say whether a task waits for a person's answer."""
+    return task.approval is not None and not task.is_over and not task.approval[1]
 
 
 def next_try(task: TaskRecord) -> datetime | None:

@@ -95,6 +95,19 @@ def test_only_runs_of_readable_dags_are_seen(session: Session, dag_id: str) -> N
     assert look(session, set(), Filters(), page=1).found == 0
 
 
+def test_of_several_plots_the_last_is_shown(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.overview import Filters, look
+
+    plots = [
+        TaskRow("plot", "OceanPlotOperator", xcoms=PLOT.xcoms, map_index=index, seconds=index)
+        for index in range(2)
+    ]
+    several = TaskRow("all", "OceanPlotSeveralOperator", xcoms=PLOT.xcoms, seconds=9)
+    none = TaskRow("zip", "OceanFetchResultsOperator", xcoms={"return_value": ["plot.txt"]}, seconds=10)
+    add_runs(session, dag_id, [("a run", "success", [starting("job"), *plots, several, none])])
+    assert [run.plot for run in look(session, {dag_id}, Filters(), 1).runs] == [("all", -1)]
+
+
 @pytest.mark.parametrize(
     ("tasks", "listed"),
     [

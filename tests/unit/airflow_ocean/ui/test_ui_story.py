@@ -223,6 +223,31 @@ def test_what_a_step_is_doing_now(session: Session, dag_id: str, state: str | No
     assert [step.now for step in story.current] == ([said] if said else [])
 
 
+def test_a_person_who_is_asked_is_told(session: Session, dag_id: str) -> None:
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+
+    from airflow_ocean.ui.records import load_run
+    from airflow_ocean.ui.story import tell
+
+    add_runs(session, dag_id, [("a run", "running", [TaskRow("ask", "ApprovalOperator", "awaiting_input")])])
+    number = session.scalar(select(TaskInstance.id).where(TaskInstance.dag_id == dag_id))
+    detail = HITLDetail(ti_id=number, options=["Approve", "Reject"], subject="Spend 3 OCEAN?", params={})
+    session.add(detail)
+    session.commit()
+
+    def said() -> list[tuple[str, str]]:
+        record = load_run(session, dag_id, "a run")
+        assert record is not None
+        return [(step.title, step.now) for step in tell(record).current]
+
+    assert said() == [("Ask for approval", "waiting for somebody to answer: Spend 3 OCEAN?")]
+    detail.chosen_options = ["Approve"]
+    session.commit()
+    assert said() == []
+
+
 def test_no_run_no_record(session: Session, dag_id: str) -> None:
     from airflow_ocean.ui.records import load_run
 
