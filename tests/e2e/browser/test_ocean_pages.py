@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from include.demo.airflow import Airflow
 
-pytestmark = pytest.mark.e2e
+# The first test waits for Airflow, the network and a whole run, beside a browser.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 DATASET = "Branin function"
+# Milliseconds that a step of the run may take on a busy machine.
+STEP = 500_000
 DARK_AND_LIGHT = pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 
 
@@ -74,10 +77,10 @@ def watch(page: Page, airflow: Airflow, run: DagRun) -> None:
     page.goto(f"{airflow.url}/dags/ocean_c2d/runs/{quote(run.run_id, safe='')}")
     page.get_by_role("link", name="Ocean", exact=True).click()
     tab = support.ocean_frame(page)
-    tab.locator(".current li").first.wait_for(timeout=180_000)
-    tab.locator("#jobs .states").first.wait_for(timeout=180_000)
-    tab.locator("#plots img").wait_for(timeout=180_000)
-    tab.locator("h1 .badge", has_text="Done").wait_for(timeout=180_000)
+    tab.locator(".current li").first.wait_for(timeout=STEP)
+    tab.locator("#jobs .states").first.wait_for(timeout=STEP)
+    tab.locator("#plots img").wait_for(timeout=STEP)
+    tab.locator("h1 .badge", has_text="Done").wait_for(timeout=STEP)
 
 
 @pytest.fixture(scope="module")
