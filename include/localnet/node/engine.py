@@ -162,7 +162,9 @@ class Engine:
             self._steps(job, lambda: stop.is_set() or self._closing.is_set())
         except Exception:
             logger.exception("Job %s failed for a reason of the node's own", job.id)
-            self._jobs.change(job.id, store.ALGORITHM_FAILED, finish=True)
+            # Nobody pays for what the node did wrong but the shortest time.
+            times = dict.fromkeys(("algoStartTimestamp", "algoStopTimestamp"), now_text())
+            self._jobs.change(job.id, store.ALGORITHM_FAILED, finish=True, **times)
         finally:
             with self._changed:
                 self._running.pop(job.id, None)

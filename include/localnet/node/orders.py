@@ -58,7 +58,7 @@ def order_problem(node: Node, transaction: Any, user: str, asset: Asset, service
     started = [
         event.arguments
         for event in node.chain.events_of(receipt, _TOKEN, "OrderStarted", token)
-        if user in (event.arguments["consumer"], event.arguments["payer"])
+        if user.lower() in (event.arguments["consumer"].lower(), event.arguments["payer"].lower())
     ]
     if not started or not direct or int(receipt["status"], 16) != 1:
         return (

@@ -76,7 +76,7 @@ def main() -> None:
     _prctl(_NO_NEW_PRIVILEGES, 1)
     program = bytes.fromhex(orders["filter"])
     _prctl(_SET_SECCOMP, _SECCOMP_FILTER, ctypes.byref(_Program(len(program) // 8, program)))
-    os.execvp(orders["command"][0], orders["command"])
+    os.execvpe(orders["command"][0], orders["command"], {**os.environ, **orders["variables"]})
 
 
 if __name__ == "__main__":

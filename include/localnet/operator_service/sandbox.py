@@ -88,11 +88,11 @@ class Sandbox:
         number = _INSIDE_UID if uid is None else folders.uid_inside or uid
         folders.accounts.write_text(f"algorithm:x:{number}:{number}::/tmp:/bin/sh\n")
         folders.accounts.chmod(0o644)
-        arguments = self._arguments(folders, variables, limits, uid)
+        arguments = self._arguments(folders, limits, uid)
         # An ordinary user's first process inside belongs to the same user as the algorithm, which could write to its
         # memory: it must not be able to do more. For root's, confine.py needs calls that the filter refuses.
         whole_filter = seccomp.filter_program() if uid is None else None
-        orders = _orders(command, limits, uid, number)
+        orders = _orders(command, variables, limits, uid, number)
         run = Run(self._bwrap, arguments, self._confinement, orders, whole_filter, folders, limits)
         return run.until_end(stop_requested)
 
@@ -115,9 +115,7 @@ class Sandbox:
         finally:
             shutil.rmtree(folders.root, ignore_errors=True)
 
-    def _arguments(
-        self, folders: Folders, variables: dict[str, str], limits: Limits, uid: int | None
-    ) -> list[str]:
+    def _arguments(self, folders: Folders, limits: Limits, uid: int | None) -> list[str]:
         arguments = ["--die-with-parent", "--new-session", "--hostname", "sandbox"]
         arguments += [
             "--unshare-ipc",
@@ -139,7 +137,7 @@ class Sandbox:
         arguments += folders.binds()
         arguments += ["--ro-bind", str(folders.accounts), "/etc/passwd"]
         arguments += ["--chdir", "/", "--remount-ro", "/", "--clearenv"]
-        for name, value in {**self._variables(limits), **variables}.items():
+        for name, value in self._variables(limits).items():
             arguments += ["--setenv", name, value]
         return arguments
 
@@ -226,7 +224,9 @@ def _devices() -> list[str]:
     return [*arguments, "--remount-ro", "/dev"]
 
 
-def _orders(command: str | list[str], limits: Limits, uid: int | None, uid_inside: int) -> bytes:
+def _orders(
+    command: str | list[str], variables: dict[str, str], limits: Limits, uid: int | None, uid_inside: int
+) -> bytes:
     wanted = {
         "RLIMIT_CORE": 0,
         # Not RLIMIT_AS: threads and libraries reserve far more than they touch.
@@ -247,6 +247,8 @@ def _orders(command: str | list[str], limits: Limits, uid: int | None, uid_insid
             name: value if most[name] == resource.RLIM_INFINITY else min(value, most[name])
             for name, value in wanted.items()
         },
+        # Not before the command is run: until then they could take over what still has rights (LD_PRELOAD).
+        "variables": variables,
         "command": ["/bin/sh", "-c", command] if isinstance(command, str) else command,
     }
     return json.dumps(orders).encode()

@@ -130,6 +130,16 @@ def test_a_job_sees_the_container_of_a_node(world: World) -> None:
     assert (streams[b"/\n"], streams[b"problem\n"]) == (1, 2)
 
 
+def test_a_jobs_variables_are_the_algorithms_only(world: World) -> None:
+    # Bubblewrap reads its options, with NUL between them, before the algorithm has given up any rights.
+    job = world.start("env", algorithm={"envs": {"A": "b\0--setenv\0LEAKED\0yes", "LD_PRELOAD": "/none.so"}})
+    done = world.wait_for(job, 41, 70, 71)
+    assert done["terminationDetails"]["exitCode"] != 0
+    printed = world.result(job, 2)
+    assert b"LEAKED=yes" not in printed
+    assert b"cannot be preloaded" not in printed
+
+
 def test_a_program_that_is_not_there_fails_to_run(world: World) -> None:
     job = world.start("x", entrypoint="no-such-program $ALGO")
     failed = world.wait_for(job, 41, 70)
