@@ -223,7 +223,7 @@ def test_the_stack_is_chosen_and_remembered(home: Path) -> None:
     assert f"OCEAN_PROVIDER_URL={parts['provider']['url']}" in variables
     assert httpx.get(parts["node"]["url"]).json()["software"] == "Ocean-Node"
     other = run(home, "up", "--stack", "provider")
-    assert (other.returncode, "another stack" in other.stderr) == (1, True)
+    assert (other.returncode, "bring it `down` first" in other.stderr) == (1, True)
 
     run(home, "down")
     assert run(home, "up", "--stack", "node").returncode == 0
@@ -369,6 +369,7 @@ def test_ports_are_barges_unless_told_otherwise(tmp_path: Path) -> None:
         "provider": 8030,
         "operator_service": 8050,
         "files": 8060,
+        "node": 8001,
     }
     assert list(ports(base_port=9000).values()) == list(range(9000, 9006))
     assert len(set(ports(base_port=0).values())) == 6
