@@ -5,8 +5,9 @@
 they are good: an order lasts as long as its asset says, and the environment is paid for `duration` seconds at a time.
 
 1. What to compute with: the params, else the Airflow Variables, else what `ocean_c2d` published last (`choose_assets`).
-2. Bob pays what is not paid yet (`pay_for_compute`). If an unfinished job has the order, the run waits for its end.
-3. The job is started, waited for, its result fetched and plotted, as in `ocean_c2d`.
+2. What is not paid yet is quoted; above the limit somebody has to approve it first (`approve_spending`).
+3. Bob pays it (`pay_for_compute`). If an unfinished job has the order, the run waits for its end.
+4. The job is started, waited for, its result fetched and plotted, as in `ocean_c2d`.
 
 | param | Airflow Variable | |
 |---|---|---|
@@ -25,6 +26,7 @@ import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup
 
 from airflow_ocean.assets import OCEAN_RESULT
+from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import (
     OceanFetchResultsOperator,
@@ -37,6 +39,7 @@ from airflow_ocean.sensors import OceanComputeSensor
 TIMEZONE = pendulum.timezone("Europe/Berlin")
 # A run that is triggered by hand without a logical date has no interval.
 START = "(data_interval_start or dag_run.run_after)"
+ENVIRONMENT = "{{ params.environment or var.value.get('ocean_environment', 'free') }}"
 END = "(data_interval_end or dag_run.run_after)"
 
 PARAMS = {
@@ -71,13 +74,14 @@ PARAMS = {
         section="Computation",
         description="For how many seconds the environment is paid, when it has to be: all runs within them cost nothing.",
     ),
-    "max_cost": Param(
+    "spending_limit": Param(
         "0",
-        type="string",
-        pattern="^[0-9]+([.][0-9]{1,18})?$",
-        title="Price limit",
+        type=["string", "null"],
+        pattern=r"^([0-9]+([.][0-9]{1,18})?|\{.*\})?$",
+        title="Spend without asking",
         section="Computation",
-        description="The most a run may pay for prices and fees, in whole tokens of each token that pays. Gas is apart.",
+        description="What a run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
+        'JSON such as `{"*": "10", "gas": "0.05"}`. Empty: nobody is asked.',
     ),
     "custom_data": Param(
         None,
@@ -104,14 +108,25 @@ with DAG(
         dataset_dids="{{ params.dataset_dids | tojson if params.dataset_dids else var.value.get('ocean_dataset_dids', '') }}",
         algorithm_did="{{ params.algorithm_did or var.value.get('ocean_algorithm_did', '') }}",
     )
+    approve_spending = OceanApproveSpendingOperator(
+        task_id="approve_spending",
+        ocean_conn_id="ocean_bob",
+        dataset_dids=choose_assets.output,
+        algorithm_did=choose_assets.output["algorithm_did"],
+        environment=ENVIRONMENT,
+        duration="{{ params.duration }}",
+        reuse_orders=True,
+        when_in_use="wait",
+        spending_limit="{{ params.spending_limit }}",
+    )
     pay_for_compute = OceanPayForComputeOperator(
         task_id="pay_for_compute",
         ocean_conn_id="ocean_bob",
         dataset_dids=choose_assets.output,
         algorithm_did=choose_assets.output["algorithm_did"],
-        environment="{{ params.environment or var.value.get('ocean_environment', 'free') }}",
+        environment=ENVIRONMENT,
         duration="{{ params.duration }}",
-        max_cost="{{ {'*': params.max_cost} | tojson }}",
+        max_cost=approve_spending.output,
         reuse_orders=True,
         when_in_use="wait",
     )
@@ -155,4 +170,4 @@ with DAG(
             render_options={"subtitle": "{{ run_id }}"},
         )
 
-    choose_assets >> pay_for_compute >> start_compute >> wait_for_compute >> fetch_results
+    choose_assets >> approve_spending >> pay_for_compute >> start_compute >> wait_for_compute >> fetch_results

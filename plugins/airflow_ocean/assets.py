@@ -13,6 +13,9 @@ from airflow_ocean.c2d.errors import InvalidInputError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.order_book import OrderBook
+
 # Events of the first three are emitted by the operators that have them as outlets; what their extra holds is said there.
 OCEAN_DATASET = Asset("ocean_dataset", uri="ocean://dataset")
 OCEAN_ALGORITHM = Asset("ocean_algorithm", uri="ocean://algorithm")
@@ -57,6 +60,15 @@ class AssetStateOrders:
     def set(self, key: str, value: Any) -> None:
         """Keep a value."""
         self._store.set(key, value)
+
+
+def order_book(client: OceanClient, context: Context) -> OrderBook:
+    """Return the orders that are kept from run to run, for a task that has :data:`OCEAN_ORDERS` as an inlet."""
+    from airflow_ocean.c2d.order_book import OrderBook
+
+    return OrderBook(
+        client, AssetStateOrders(context), holder_of(context), lambda holder: is_live(context, holder)
+    )
 
 
 def holder_of(context: Context) -> str:

@@ -97,6 +97,7 @@ def test_runs_cost_nothing_as_long_as_the_orders_are_good(
         assert run.xcoms["choose_assets"]["return_value"] == [
             published.xcoms["publish_dataset"]["return_value"]
         ]
+        assert run.xcoms["approve_spending"]["quote"]["lines"] == []
         pay = run.xcoms["pay_for_compute"]
         assert pay["return_value"] == published.xcoms["pay_for_compute"]["return_value"]
         assert pay["cost"] == NOTHING
@@ -133,7 +134,8 @@ def test_params_come_before_variables_and_both_before_what_was_published_last(
     assert datetime.fromisoformat(custom_data["from"]).minute == 0
     wrong = run_dag("ocean_c2d_recurring")
     assert wrong.xcoms["choose_assets"]["algorithm_did"] == "did:op:" + "0" * 64
-    assert wrong.states["pay_for_compute"] == "failed"
+    assert wrong.states["approve_spending"] == "failed"
+    assert wrong.states["pay_for_compute"] == "upstream_failed"
 
 
 def test_a_sweep_plots_what_succeeds_and_orders_no_more_than_runs_at_once(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.environments import ComputeEnvironment
     from airflow_ocean.c2d.jobs import Job
     from airflow_ocean.c2d.orders import OrderedAsset
-    from airflow_ocean.c2d.quotes import JobAssets
+    from airflow_ocean.c2d.quotes import JobAssets, Quote
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +190,25 @@ class OrderBook:
             order = self._pay(assets, chosen, choice, approve_payments)
             journal.save(_PAID, json.loads(json.dumps(order.to_dict())))
             return order
+
+    def quote(
+        self,
+        dataset_dids: list[str],
+        algorithm_did: str,
+        *,
+        environment: str = "free",
+        duration: int = 3600,
+        most_orders: int = 1,
+    ) -> Quote:
+        """Ask what :meth:`pay` with the same arguments would pay now; nothing is spent, claimed or kept.
+
+        :raises OrderInUseError: as there
+        """
+        assets = self._client.orders.look_up(dataset_dids, algorithm_did)
+        chosen = self._client.orders.environment(environment, assets.provider_url)
+        choice = self._choose(assets, chosen, duration, most_orders)
+        known = {did: kept.order for did, kept in choice.known.items()}
+        return self._client.orders.ask(assets, chosen, choice.valid_until, known)
 
     def _pay(
         self, assets: JobAssets, environment: ComputeEnvironment, choice: _Choice, approve_payments: int

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from airflow_ocean import parameters
-from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.assets import OCEAN_ORDERS, order_book
+from airflow_ocean.c2d.errors import InvalidInputError, OrderInUseError
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.operators.base import OceanBaseOperator
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.estimates import Estimate
     from airflow_ocean.c2d.limits import CostLimit
+    from airflow_ocean.c2d.quotes import Quote
 
 _LONGEST_DURATION = 366 * 24 * 3600
 _MAX_COST = "max_cost"
@@ -39,6 +42,9 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
     :param algorithm_did: (templated) the algorithm
     :param environment: (templated) where to compute: ``free``, ``cheapest``, or an environment's id
     :param duration: (templated) seconds the environment is paid for
+    :param reuse_orders: take into account that paying uses kept orders again; as at the operator that pays
+    :param when_in_use: (templated) as at the operator that pays
+    :param most_orders: (templated) as at the operator that pays
     :param spending_limit: (templated) what a run may cost without asking: an amount in whole tokens that holds for each
         token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text. Nothing means
         that nobody is asked
@@ -54,6 +60,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         "algorithm_did",
         "environment",
         "duration",
+        "when_in_use",
+        "most_orders",
         "spending_limit",
         "publisher_conn_id",
         "subject",
@@ -66,6 +74,9 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         algorithm_did: str | None = None,
         environment: str = "free",
         duration: int | str = 3600,
+        reuse_orders: bool = False,
+        when_in_use: str = "wait",
+        most_orders: int | str = 16,
         spending_limit: str | int | Decimal | dict[str, str] | None = None,
         publisher_conn_id: str | None = None,
         subject: str = "May this run spend more than its limit?",
@@ -75,6 +86,11 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         super().__init__(
             subject=subject, ignore_downstream_trigger_rules=ignore_downstream_trigger_rules, **kwargs
         )
+        if reuse_orders:
+            self.add_inlets([OCEAN_ORDERS])
+        self.reuse_orders = reuse_orders
+        self.when_in_use = when_in_use
+        self.most_orders = most_orders
         self.dataset_dids = dataset_dids
         self.algorithm_did = algorithm_did
         self.environment = environment
@@ -85,7 +101,13 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Estimate; return at once, or ask."""
         limit = parameters.cost_limit("spending_limit", self.spending_limit)
-        estimate = self._estimate()
+        try:
+            estimate = self._estimate(context)
+        except OrderInUseError as error:
+            self.log.info(
+                "Paying will wait for an order that it can use again, which costs nothing: %s", error
+            )
+            return limit.to_dict()
         estimate.require_balances()
         context["ti"].xcom_push("quote", estimate.to_dict())
         totals = estimate.to_dict()["texts"]
@@ -109,7 +131,7 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
             task_ids=self.task_id, key=_MAX_COST, map_indexes=context["ti"].map_index
         )
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self, context: Context) -> Estimate:
         from airflow_ocean.c2d import estimates
 
         environment = parameters.text("environment", self.environment)
@@ -123,11 +145,32 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
             if algorithm:
                 datasets = parameters.dids("dataset_dids", self.dataset_dids)
                 algorithm = parameters.did("algorithm_did", algorithm)
-                quote = consumer.orders.quote(datasets, algorithm, environment=environment, duration=duration)
+                quote = self._quote(context, consumer, datasets, algorithm, environment, duration)
                 return estimates.of_payment(consumer, quote, duration)
             publisher_conn_id = parameters.text("publisher_conn_id", self.publisher_conn_id)
             with OceanHook(publisher_conn_id).get_client() as publisher:
                 return estimates.of_publishing_and_payment(publisher, consumer, environment, duration)
+
+    def _quote(
+        self,
+        context: Context,
+        client: OceanClient,
+        datasets: list[str],
+        algorithm: str,
+        environment: str,
+        duration: int,
+    ) -> Quote:
+        if not self.reuse_orders:
+            return client.orders.quote(datasets, algorithm, environment=environment, duration=duration)
+        when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
+        most_orders = parameters.whole_number("most_orders", self.most_orders, least=1, most=64)
+        return order_book(client, context).quote(
+            datasets,
+            algorithm,
+            environment=environment,
+            duration=duration,
+            most_orders=1 if when_in_use == "wait" else most_orders,
+        )
 
 
 def approved_cost(estimate: Estimate, limit: CostLimit) -> CostLimit:

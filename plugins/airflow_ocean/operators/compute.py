@@ -18,7 +18,7 @@ from airflow_ocean.artifacts import (
     open_artifact,
     path_segment,
 )
-from airflow_ocean.assets import OCEAN_ORDERS, AssetStateOrders, holder_of, is_live, tell_outlets
+from airflow_ocean.assets import OCEAN_ORDERS, order_book, tell_outlets
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError, OrderInUseError
 from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.lineage import Lineage
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.jobs import Job, ResultFile
-    from airflow_ocean.c2d.order_book import OrderBook
 
 _DAY = 24 * 3600
 _LONGEST_DURATION = 366 * 24 * 3600
@@ -130,7 +129,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         try:
             with self.client(context) as client:
                 if self.reuse_orders:
-                    order = self._order_book(client, context).pay(
+                    order = order_book(client, context).pay(
                         datasets,
                         algorithm,
                         environment=environment,
@@ -159,14 +158,6 @@ class OceanPayForComputeOperator(OceanStepOperator):
     def go_on(self, context: Context, event: Any) -> list[str]:
         """Try again after a wait; whatever the job's end was, its order is free."""
         return self.execute(context)
-
-    @staticmethod
-    def _order_book(client: OceanClient, context: Context) -> OrderBook:
-        from airflow_ocean.c2d.order_book import OrderBook
-
-        return OrderBook(
-            client, AssetStateOrders(context), holder_of(context), lambda holder: is_live(context, holder)
-        )
 
 
 class OceanStartComputeOperator(OceanStepOperator):

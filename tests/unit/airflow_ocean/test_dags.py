@@ -60,7 +60,8 @@ def test_the_recurring_tasks_follow_each_other(dagbag):
     dag = dagbag.dags["ocean_c2d_recurring"]
     assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {
         "choose_assets": set(),
-        "pay_for_compute": {"choose_assets"},
+        "approve_spending": {"choose_assets"},
+        "pay_for_compute": {"approve_spending", "choose_assets"},
         "start_compute": {"pay_for_compute"},
         "wait_for_compute": {"start_compute"},
         "fetch_and_plot.fetch_results": {"wait_for_compute", "start_compute", "pay_for_compute"},
