@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from eth_account.signers.local import LocalAccount
 
+    from tests.support.docker_engine import Engine, Image
+
 # Requests to loopback must not be sent to the proxy that a developer's machine may have.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
@@ -53,6 +55,25 @@ def localnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettin
         yield settings
     finally:
         network.down(settings.home)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Engine]:
+    """The Docker engine of ``DOCKER_HOST``, or one of the tests' own."""
+    from tests.support.docker_engine import ADVICE, running_engine
+
+    with running_engine() as engine:
+        if engine is None:
+            pytest.skip(ADVICE)
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_images(docker_engine: Engine) -> dict[str, Image]:
+    """Images of this machine's Python, by tag: ``plain``, and ``user`` with a user of its own."""
+    from tests.support.docker_engine import build_images
+
+    return build_images(docker_engine)
 
 
 def _wallet(account: accounts.Account) -> LocalAccount:

@@ -22,6 +22,7 @@ from include.localnet.ethereum import RpcError
 from include.localnet.processes import signals_deferred
 from include.localnet.settings import (
     HOST,
+    RUNNERS,
     STACKS,
     NetworkSettings,
     choose_ports,
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the network's state (default: $OCEAN_LOCALNET_HOME or the project's .localnet)",
     )
     parser = argparse.ArgumentParser(
-        prog="python -m include.localnet", description="An Ocean network on this machine, without Docker."
+        prog="python -m include.localnet", description="An Ocean network on this machine."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", parents=[home], help="bring the network up, or what of it does not run")
@@ -76,6 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         help="address to listen on (default: the last time's, at first 127.0.0.1). Whoever reaches it may spend with the "
         "published keys: for closed networks such as a compose project's only",
     )
+    up.add_argument(
+        "--runner",
+        choices=RUNNERS,
+        help="what runs jobs: a sandbox with this machine's Python, Docker containers of their images, or auto: Docker "
+        "where the engine has the image, else the sandbox (default: the last time's, at first sandbox)",
+    )
+    up.add_argument(
+        "--pull",
+        action="store_true",
+        default=None,
+        help="let Docker fetch images it doesn't have (with --runner)",
+    )
     up.add_argument("--foreground", action="store_true", help="stay until Ctrl-C, then bring it down again")
     commands.add_parser("down", parents=[home], help="stop the network and keep its state")
     status = commands.add_parser("status", parents=[home], help="exit 0 when all parts run, 3 when not")
@@ -91,6 +104,8 @@ def resolve_settings(
     fresh: bool = False,
     stack: str | None = None,
     listen: str | None = None,
+    runner: str | None = None,
+    pull_images: bool | None = None,
 ) -> NetworkSettings:
     """Return the settings for an ``up``: what is asked for, else what the home folder remembers, else barge's.
 
@@ -100,6 +115,8 @@ def resolve_settings(
     :param fresh: the network will be stopped and erased first
     :param stack: a key of :data:`include.localnet.settings.STACKS`, None for what is remembered
     :param listen: the address to listen on, None for what is remembered
+    :param runner: what runs jobs, None for what is remembered
+    :param pull_images: whether Docker may fetch images; None for no when a runner is given, else what is remembered
     :raises ValueError: when an option is out of range
     """
     if block_time is not None and block_time < 0:
@@ -113,12 +130,16 @@ def resolve_settings(
     elif saved and base_port:
         ports = choose_ports(base_port)
     interval = (block_time or None) if block_time is not None else (saved.block_time if saved else None)
+    if pull_images is None:
+        pull_images = saved.pull_images if saved and runner is None else False
     return NetworkSettings(
         home,
         ports,
         interval,
         stack=stack or (saved.stack if saved else "provider"),
         listen=listen or (saved.listen if saved else HOST),
+        runner=runner or (saved.runner if saved else RUNNERS[0]),
+        pull_images=pull_images,
     )
 
 
@@ -205,6 +226,8 @@ def _up_interruptible(arguments: argparse.Namespace) -> int:
         arguments.fresh,
         stack=arguments.stack,
         listen=arguments.listen,
+        runner=arguments.runner,
+        pull_images=arguments.pull,
     )
     started = network.up(settings, fresh=arguments.fresh, report=lambda line: print(line, flush=True))
     home = shlex.quote(str(settings.home))

@@ -84,7 +84,12 @@ def _environment(part: str, settings: NetworkSettings) -> dict[str, str]:
             "AQUARIUS_URL": settings.metadata_cache_url,
             "OPERATOR_SERVICE_URL": settings.operator_url,
         },
-        "operator_service": {**on_chain, "COMPUTE_PRIVATE_KEY": COMPUTE.private_key},
+        "operator_service": {
+            **on_chain,
+            "COMPUTE_PRIVATE_KEY": COMPUTE.private_key,
+            "RUNNER": settings.runner,
+            "PULL_IMAGES": "1" if settings.pull_images else "0",
+        },
         "node": {**on_chain, "PRIVATE_KEY": NODE.private_key},
         "files": {
             "FILES_ROOTS": os.pathsep.join([str(settings.files_folder), str(PROJECT / "include" / "branin")])
@@ -214,7 +219,7 @@ def up(
             _erase(settings)
         if running_parts(settings) and NetworkSettings.load(settings.home) != settings:
             raise NetworkError(
-                f"the network in {settings.home} is running with other ports, block time, stack or address to listen on: "
+                f"the network in {settings.home} is running with other ports, block time, runner, stack or address to listen on: "
                 "bring it `down` first, or leave these options out"
             )
         wanted = settings.services if services is None else services

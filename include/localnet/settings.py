@@ -13,6 +13,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 CHAIN_ID = 8996
 NETWORK_NAME = "development"
+RUNNERS = ("sandbox", "docker", "auto")
 
 # In the order in which --base-port counts them; the numbers are barge's, the file server's is our own.
 DEFAULT_PORTS = {
@@ -81,6 +82,8 @@ class NetworkSettings:
     :param block_time: seconds between blocks; None mines a block for each transaction at once
     :param stack: a key of :data:`STACKS`
     :param listen: address to listen on; on another one than loopback everybody who reaches it may use the published keys
+    :param runner: what runs jobs: ``sandbox``, ``docker`` or ``auto``
+    :param pull_images: let Docker fetch the images of jobs
     """
 
     home: Path
@@ -88,6 +91,8 @@ class NetworkSettings:
     block_time: int | None = None
     stack: str = "provider"
     listen: str = HOST
+    runner: str = "sandbox"
+    pull_images: bool = False
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -163,11 +168,22 @@ class NetworkSettings:
             stack = content.get("stack", "provider")
             STACKS[stack]
             listen = str(content.get("listen", HOST))
+            # Networks made before there was a choice say nothing of it.
+            runner = str(content.get("runner", "sandbox"))
+            pull_images = bool(content.get("pull_images", False))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): delete it, then run `up` again") from error
-        return cls(home=home, ports=ports, block_time=block_time, stack=stack, listen=listen)
+        return cls(
+            home=home,
+            ports=ports,
+            block_time=block_time,
+            stack=stack,
+            listen=listen,
+            runner=runner,
+            pull_images=pull_images,
+        )
 
 
 def replace_text(path: Path, text: str) -> None:

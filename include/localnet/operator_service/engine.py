@@ -12,10 +12,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from include.localnet.operator_service.jobspace import Folders
+from include.localnet.operator_service.jobspace import Container, Folders
 from include.localnet.operator_service.provisioning import Provisioning, Stopped, without_prefix
 from include.localnet.operator_service.publishing import discard, discard_all_but_results, publish
-from include.localnet.operator_service.sandbox import ADVICE
+from include.localnet.operator_service.runners import RunnerUnavailable
 from include.localnet.operator_service.store import STATUS_TEXTS
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from include.localnet.operator_service.environments import Environment
+    from include.localnet.operator_service.jobspace import Runner
     from include.localnet.operator_service.provider_client import ProviderClient
-    from include.localnet.operator_service.sandbox import Sandbox
+    from include.localnet.operator_service.runners import Runners
     from include.localnet.operator_service.store import Job, Store
 
 logger = logging.getLogger(__name__)
@@ -47,10 +48,10 @@ class Engine:
         store: Store,
         environments: Mapping[str, Environment],
         client: ProviderClient,
-        sandbox: Sandbox,
+        runners: Runners,
         state: Path,
     ) -> None:
-        self._store, self._environments, self._client, self._sandbox = store, environments, client, sandbox
+        self._store, self._environments, self._client, self._runners = store, environments, client, runners
         self._jobs = state / "jobs"
         self._changed = threading.Condition()
         self._running: dict[str, tuple[str, threading.Event]] = {}
@@ -156,10 +157,10 @@ class Engine:
         environment, folders = self._environments[job.environment], Folders(self._jobs / job.job_id)
         folders.create()
         self._store.reach(job.job_id, 20)
-        status = self._provide(job, environment, folders, stop_requested)
-        if status == 30:
+        status, runner = self._provide(job, environment, folders, stop_requested)
+        if runner is not None:
             self._store.reach(job.job_id, 40)
-            self._compute(job, environment, folders, stop_requested)
+            self._compute(job, environment, folders, runner, stop_requested)
         if self._closing:
             self._end_badly(job, "the service was stopped")
             return
@@ -172,8 +173,8 @@ class Engine:
 
     def _provide(
         self, job: Job, environment: Environment, folders: Folders, stop_requested: Callable[[], bool]
-    ) -> int | None:
-        """Fetch the job's files and return the status that this leads to; None when it was stopped."""
+    ) -> tuple[int | None, Runner | None]:
+        """Fetch the job's files; return the status this leads to, None when it was stopped, and what runs the algorithm."""
         with folders.configuration_log.open("a", encoding="utf-8", errors="backslashreplace") as log:
             deadline = time.monotonic() + environment.max_job_duration
             limit = environment.limits(0).output
@@ -182,14 +183,28 @@ class Engine:
                 if stop_requested():
                     raise Stopped
                 status = work.run(job.stage)
+                runner = None
+                if status == 30:
+                    try:
+                        runner = self._runners.for_job(_container(job), work.say, stop_requested)
+                    except RunnerUnavailable as error:
+                        work.say(f"The algorithm can't be run: {error}.")
+                        status = 32
+                    if stop_requested():
+                        raise Stopped
             except Stopped:
                 work.say("The job was stopped on request before its algorithm ran.")
-                return None
+                return None, None
         self._store.reach(job.job_id, status)
-        return status
+        return status, runner
 
     def _compute(
-        self, job: Job, environment: Environment, folders: Folders, stop_requested: Callable[[], bool]
+        self,
+        job: Job,
+        environment: Environment,
+        folders: Folders,
+        runner: Runner,
+        stop_requested: Callable[[], bool],
     ) -> None:
         algorithm = job.stage["algorithm"]
         variables = {
@@ -203,12 +218,12 @@ class Engine:
         }
         command = algorithm["container"]["entrypoint"].replace("$ALGO", _ALGORITHM)
         limits = environment.limits(_seconds_to_run(job, environment))
-        outcome = self._sandbox.run(folders, command, variables, limits, stop_requested)
+        outcome = runner.run(folders, command, variables, limits, stop_requested)
         if outcome.ended_by == "time":
             self._store.note_time_out(job.job_id)
         if outcome.ended_by == "sandbox":
             with folders.algorithm_log.open("a") as log:
-                log.write(f"{ADVICE}\n")
+                log.write(f"{runner.advice}\n")
         logger.info("Job %s: its algorithm was ended by %s. %s", job.job_id, outcome.ended_by, outcome.reason)
 
     def _end_badly(self, job: Job, reason: str) -> None:
@@ -245,3 +260,9 @@ def _seconds_to_run(job: Job, environment: Environment) -> float:
     if job.valid_until is None or job.valid_until <= job.date_created:
         return environment.max_job_duration
     return min(environment.max_job_duration, job.valid_until - job.date_created)
+
+
+def _container(job: Job) -> Container:
+    """Return the image that a job's algorithm names."""
+    named = job.stage["algorithm"]["container"]
+    return Container(*(str(named.get(name) or "") for name in ("image", "tag", "checksum")))

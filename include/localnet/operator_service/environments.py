@@ -44,7 +44,7 @@ class Environment:
     storage_expiry: int
 
     def limits(self, wall_seconds: float) -> Limits:
-        """Return what the sandbox enforces for a job that may run for ``wall_seconds``."""
+        """Return what is enforced for a job that may run for ``wall_seconds``."""
         return Limits(
             memory=self.ram_gb * GIGABYTE,
             output=self.disk_gb * GIGABYTE,
@@ -84,17 +84,18 @@ class Environment:
         }
 
 
-def environments_on_offer() -> dict[str, Environment]:
+def environments_on_offer(how: str) -> dict[str, Environment]:
     """Return the environments by id; ``MAX_JOBS``, ``MAX_JOB_DURATION`` and ``STORAGE_EXPIRY`` change their sizes.
 
+    :param how: how jobs run, a clause
     :raises SystemExit: when one of these variables is no positive number
     """
     max_jobs = _number("MAX_JOBS", 4)
     duration = _number("MAX_JOB_DURATION", 3600)
     expiry = _number("STORAGE_EXPIRY", 7 * 24 * 3600)
     offered = [
-        Environment("ocean-compute", "Free environment", 1, 1, 1, 0, max_jobs, duration, expiry),
-        Environment("ocean-compute-env2", "Paid environment", 2, 2, 2, 1, max_jobs, duration, expiry),
+        Environment("ocean-compute", f"Free environment; {how}", 1, 1, 1, 0, max_jobs, duration, expiry),
+        Environment("ocean-compute-env2", f"Paid environment; {how}", 2, 2, 2, 1, max_jobs, duration, expiry),
     ]
     return {environment.name: environment for environment in offered}
 

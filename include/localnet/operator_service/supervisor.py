@@ -294,16 +294,7 @@ class Run:
         breach = self._output_breach()
         if breach:
             return Outcome(status, "limit", f"The algorithm's results are refused: {breach}.")
-        if status > 128:
-            name = (
-                signal.Signals(status - 128).name
-                if status - 128 in set(signal.Signals)
-                else str(status - 128)
-            )
-            return Outcome(status, "itself", f"The algorithm was ended by signal {name}.")
-        if status:
-            return Outcome(status, "itself", f"The algorithm ended with exit status {status}.")
-        return Outcome(status, "itself")
+        return ending(status)
 
     def _kill(self) -> None:
         """Kill the namespace's first process, with which the kernel ends all others before anybody sees it gone."""
@@ -317,3 +308,14 @@ class Run:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def ending(status: int) -> Outcome:
+    """Return how a command ended that ended by itself, from its shell's exit status."""
+    if status > 128:
+        known = status - 128 in set(signal.Signals)
+        name = signal.Signals(status - 128).name if known else str(status - 128)
+        return Outcome(status, "itself", f"The algorithm was ended by signal {name}.")
+    if status:
+        return Outcome(status, "itself", f"The algorithm ended with exit status {status}.")
+    return Outcome(status, "itself")

@@ -1,4 +1,7 @@
-"""Runs one algorithm in the sandbox and prints how it ended: a program, so that tests can run it as another user."""
+"""Runs one algorithm in the sandbox, or in a container, and prints how it ended.
+
+It is a program so that tests can run it as another user, and kill it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from include.localnet.operator_service.jobspace import Folders, Limits
+from include.localnet.operator_service.jobspace import Container, Folders, Limits
 from include.localnet.operator_service.publishing import publish
-from include.localnet.operator_service.sandbox import Sandbox
+from include.localnet.operator_service.runners import Runners
 
 
 def main() -> None:
@@ -20,9 +23,11 @@ def main() -> None:
     (folders.transformations / "algorithm").write_text(order["code"])
     stop_file = Path(order["state"]) / "stop"
     limits = Limits(**order["limits"])
-    outcome = Sandbox(Path(order["state"])).run(
-        folders, order["command"], order["variables"], limits, stop_file.exists
-    )
+    image = order.get("image")
+    runners = Runners(Path(order["state"]), "docker" if image else "sandbox")
+    runner = runners.for_job(Container(**(image or {"image": "", "tag": "", "checksum": ""})))
+    outcome = runner.run(folders, order["command"], order["variables"], limits, stop_file.exists)
+    runners.close()
     log = folders.algorithm_log.read_text(errors="replace")
     results = publish(folders, limits.output)
     print(json.dumps({**dataclasses.asdict(outcome), "log": log, "results": results}))
