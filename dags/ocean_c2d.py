@@ -39,6 +39,7 @@ from airflow_ocean.operators.compute import (
     OceanStartComputeOperator,
 )
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
+from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
 from airflow_ocean.sensors import OceanComputeSensor
 
 FILES_URL = os.environ.get("OCEAN_FILES_URL", "http://127.0.0.1:8060")
@@ -102,6 +103,14 @@ PARAMS = {
         section="Algorithm",
         description="The command; `$ALGO` stands for the algorithm's file.",
     ),
+    "rehearse": Param(
+        False,
+        type="boolean",
+        title="Rehearse first",
+        section="Algorithm",
+        description="Run the algorithm in its image on the dataset's URL before anything is published or paid for it. "
+        "Needs a Docker engine.",
+    ),
     "environment": Param(
         "free",
         type="string",
@@ -158,6 +167,7 @@ with DAG(
     # Bob will pay, so before anything is published he hears what it will cost.
     approve_spending = OceanApproveSpendingOperator(
         task_id="approve_spending",
+        trigger_rule="none_failed",  # also when no rehearsal was asked for
         ocean_conn_id="ocean_bob",
         publisher_conn_id="ocean_alice",
         environment="{{ params.environment }}",
@@ -172,6 +182,18 @@ with DAG(
         asset_name="{{ params.dataset_name }}",
         url="{{ params.dataset_url }}",
         outlets=[OCEAN_DATASET],
+    )
+    rehearse_algorithm = OceanRehearseAlgorithmOperator(
+        task_id="rehearse_algorithm",
+        ocean_conn_id="ocean_alice",
+        enabled="{{ params.rehearse }}",
+        algorithm="{{ params.algorithm_url }}",
+        sample_data=["{{ params.dataset_url }}"],
+        custom_data="{{ params.custom_data | tojson }}",
+        image="{{ params.container_image }}",
+        tag="{{ params.container_tag }}",
+        checksum="{{ params.container_checksum }}",
+        entrypoint="{{ params.container_entrypoint }}",
     )
     publish_algorithm = OceanPublishAlgorithmOperator(
         task_id="publish_algorithm",
@@ -244,5 +266,11 @@ with DAG(
             render_options={"subtitle": "{{ run_id }}"},
         )
 
-    approve_spending >> [publish_dataset, publish_algorithm] >> allow_algorithm >> transfer_datatokens
+    (
+        rehearse_algorithm
+        >> approve_spending
+        >> [publish_dataset, publish_algorithm]
+        >> allow_algorithm
+        >> transfer_datatokens
+    )
     transfer_datatokens >> pay_for_compute >> start_compute >> wait_for_compute >> fetch_results

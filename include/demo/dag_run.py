@@ -55,6 +55,11 @@ class Events:
                 tell("success", task=task, seconds=seconds, value=value, manifest=manifest)
 
             @hookimpl
+            def on_task_instance_skipped(self, task_instance: Any) -> None:
+                begun.pop(task_instance.task_id, None)
+                tell("skipped", task=task_instance.task_id)
+
+            @hookimpl
             def on_task_instance_failed(self, task_instance: Any, error: Any) -> None:
                 task = task_instance.task_id
                 seconds = time.monotonic() - begun.pop(task, time.monotonic())

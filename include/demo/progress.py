@@ -28,6 +28,11 @@ class Progress:
         if self._live:
             print(f"  {_short(step):<{_NAME_WIDTH}} running …", end="", file=self._output, flush=True)
 
+    def forget(self) -> None:
+        """Take back that a step is under way, as there was nothing to do in it."""
+        if self._live:
+            print("\r\033[K", end="", file=self._output, flush=True)
+
     def end(self, step: str, state: str, seconds: float, result: Any) -> None:
         """Show how a step ended.
 

@@ -97,6 +97,8 @@ class FlowRun:
         if event["event"] == "running":
             self._log_begins[task] = event["log_begin"]
             self._progress.begin(task)
+        elif event["event"] == "skipped":
+            self._progress.forget()
         elif event["event"] == "success":
             self.values[task.rpartition(".")[2]] = event["value"]
             if event["manifest"]:

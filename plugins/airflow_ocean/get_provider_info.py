@@ -92,6 +92,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_ocean.operators.choosing",
                     "airflow_ocean.operators.compute",
                     "airflow_ocean.operators.plots",
+                    "airflow_ocean.operators.rehearsal",
                 ],
             }
         ],

@@ -38,7 +38,8 @@ def test_the_tasks_follow_each_other_as_the_story_goes(dagbag):
     dag = dagbag.dags["ocean_c2d"]
     order = {task.task_id: task.upstream_task_ids for task in dag.tasks}
     assert {name: upstream & order.keys() for name, upstream in order.items()} == {
-        "approve_spending": set(),
+        "rehearse_algorithm": set(),
+        "approve_spending": {"rehearse_algorithm"},
         "publish_dataset": {"approve_spending"},
         "publish_algorithm": {"approve_spending"},
         "allow_algorithm": {"publish_dataset", "publish_algorithm"},

@@ -30,6 +30,7 @@ from airflow_ocean.operators.compute import (
 )
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
 from airflow_ocean.operators.plots import OceanPlotSeveralOperator
+from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
 from airflow_ocean.sensors import OceanComputeSensor
 from tests.unit.airflow_ocean.conftest import CONN_ID
 
@@ -56,6 +57,13 @@ OPERATORS = {
     OceanFetchResultsOperator: {"job_id": "job-1"},
     OceanPlotOperator: {"manifest": "file:///none", "render": "math:sqrt"},
     OceanPlotSeveralOperator: {"manifest": ["file:///none"], "render": "math:sqrt"},
+    OceanRehearseAlgorithmOperator: {
+        "image": "python",
+        "tag": "3.11",
+        "checksum": CHECKSUM,
+        "algorithm": "algorithm.py",
+        "sample_data": ["data.csv"],
+    },
     OceanComputeSensor: {"job_id": "job-1"},
 }
 ALL = pytest.mark.parametrize(
@@ -250,7 +258,9 @@ def test_a_bad_value_is_refused_by_name(connection, context, operator, wrong, na
 
 
 @pytest.mark.parametrize(
-    "operator", [op for op in OPERATORS if not issubclass(op, OceanPlotOperator)], ids=lambda op: op.__name__
+    "operator",
+    [op for op in OPERATORS if not issubclass(op, (OceanPlotOperator, OceanRehearseAlgorithmOperator))],
+    ids=lambda op: op.__name__,
 )
 def test_a_connection_that_leads_nowhere_is_a_transient_error(connection, context, operator):
     connection()
