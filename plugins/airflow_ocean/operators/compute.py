@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.jobs import Job, ResultFile
+    from airflow_ocean.containers import ConfinedContainer
 
 _DAY = 24 * 3600
 _LONGEST_DURATION = 366 * 24 * 3600
@@ -413,6 +414,10 @@ class OceanPlotOperator(OceanBaseOperator):
     :param render_options: (templated) further keyword arguments for it
     :param result_name: (templated) which of the job's output files to draw, by its name; needed when there are several
     :param plot_name: (templated) file name of the PNG
+    :param render_in_docker: (templated) decode and draw in a container, without network and rights
+    :param render_image: (templated) the container's image with its tag; it needs Python 3.11 or later, NumPy, and what
+        the function imports from elsewhere than its own package
+    :param docker_url: (templated) the engine; by default that of ``DOCKER_HOST``, or the worker's own
     :param artifact_base: (templated) see :class:`OceanFetchResultsOperator`
     :param ocean_conn_id: (templated) the connection, for its artifact base
     """
@@ -423,6 +428,9 @@ class OceanPlotOperator(OceanBaseOperator):
         "render_options",
         "result_name",
         "plot_name",
+        "render_in_docker",
+        "render_image",
+        "docker_url",
         "artifact_base",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanArtifactsLink(),)
@@ -435,6 +443,9 @@ class OceanPlotOperator(OceanBaseOperator):
         render_options: dict[str, Any] | None = None,
         result_name: str | None = None,
         plot_name: str = "plot.png",
+        render_in_docker: bool | str = False,
+        render_image: str | None = None,
+        docker_url: str | None = None,
         artifact_base: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -444,32 +455,70 @@ class OceanPlotOperator(OceanBaseOperator):
         self.render_options = render_options
         self.result_name = result_name
         self.plot_name = plot_name
+        self.render_in_docker = render_in_docker
+        self.render_image = render_image
+        self.docker_url = docker_url
         self.artifact_base = artifact_base
+        self._container: ConfinedContainer | None = None
 
     def execute(self, context: Context) -> str:
         """Draw the plot and return where it is."""
-        from airflow_ocean.c2d.results import decode_result, save_stream
+        from airflow_ocean.c2d.results import save_stream
 
-        draw = self._renderer()
+        in_docker = parameters.boolean("render_in_docker", self.render_in_docker)
+        draw = None if in_docker else self._renderer()
         result = self._result(Manifest.read(parameters.text("manifest", self.manifest)))
         check_integrity(result)
-        with open_artifact(result.uri) as stream:
-            decoded = decode_result(stream, result.name)
+        picture = self._drawn_in_docker(context, result) if draw is None else self._drawn(result, draw)
         folder = artifact_folder(
             context,
             parameters.optional_text("artifact_base", self.artifact_base),
             self.hook.settings.artifact_base,
         )
         target = folder / path_segment(parameters.text("plot_name", self.plot_name))
+        save_stream([picture], target, LARGEST_PLOT)
+        self.lineage = Lineage([result.uri], [str(target)])
+        self.log.info("Drew the result %r as %s", result.name, target)
+        return str(target)
+
+    def on_kill(self) -> None:
+        """Remove the container, if there is one."""
+        if self._container is not None:
+            self._container.on_kill()
+
+    def _drawn(self, result: Artifact, draw: Callable[..., Any]) -> bytes:
+        from airflow_ocean.c2d.results import decode_result
+
+        with open_artifact(result.uri) as stream:
+            decoded = decode_result(stream, result.name)
         picture = BytesIO()
         try:
             draw(decoded.value, picture, **(self.render_options or {}))
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.render} cannot draw the result {result.uri}: {error}") from error
-        save_stream([picture.getvalue()], target, LARGEST_PLOT)
-        self.lineage = Lineage([result.uri], [str(target)])
-        self.log.info("Drew the %s result %r as %s", decoded.kind, result.name, target)
-        return str(target)
+        return picture.getvalue()
+
+    def _drawn_in_docker(self, context: Context, result: Artifact) -> bytes:
+        from airflow_ocean.c2d.decoding import DEFAULT_MAX_BYTES
+        from airflow_ocean.rendering import draw_in_container, render_container
+
+        if result.size > DEFAULT_MAX_BYTES:
+            raise InvalidInputError(
+                f"the result {result.uri} has {result.size} bytes; {DEFAULT_MAX_BYTES} can be drawn"
+            )
+        docker_url = parameters.optional_text("docker_url", self.docker_url)
+        image = parameters.text("render_image", self.render_image)
+        self._container = render_container(image, docker_url)
+        with open_artifact(result.uri) as stream:
+            return draw_in_container(
+                self._container,
+                context,
+                stream.read(),
+                name=result.name,
+                render=parameters.text("render", self.render),
+                options=self.render_options or {},
+                largest=LARGEST_PLOT,
+            )
 
     def _renderer(self) -> Callable[..., Any]:
         try:
