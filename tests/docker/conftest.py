@@ -25,6 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(PROJECT / "tests" / "docker"):
             item.add_marker(pytest.mark.docker)
+            item.add_marker(pytest.mark.timeout(300))  # the first one starts the engine and makes the images
 
 
 @pytest.fixture

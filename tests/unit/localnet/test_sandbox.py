@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1 << 20
 NOBODY = 65534
+# The first one starts the engine and makes the images.
+DOCKER = (pytest.mark.docker, pytest.mark.timeout(300))
 RUNNER = Path(__file__).parent / "sandbox_runner.py"
 DROP = "import os,sys;os.setgroups([]);os.setgid({0});os.setuid({0});os.execv(sys.argv[1],sys.argv[1:])"
 
@@ -145,7 +147,7 @@ def sandbox_user(name: str) -> Iterator[User]:
     subprocess.run(["rm", "-rf", state], check=True)
 
 
-@pytest.fixture(params=["root", "ordinary user", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(params=["root", "ordinary user", pytest.param("docker", marks=DOCKER)])
 def anyone(request: pytest.FixtureRequest) -> Iterator[User]:
     """Whoever runs algorithms: the sandbox's two users, and containers."""
     if request.param == "docker":
@@ -740,6 +742,7 @@ def test_an_interpreter_below_the_temporary_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.timeout(300)
 def test_death_of_the_service_removes_its_containers(docker_user: User, docker_engine: Engine) -> None:
     process = docker_user.start("print('running')\nimport time\ntime.sleep(300)")
     log = docker_user.state / "job" / "algorithm.log"
@@ -753,6 +756,7 @@ def test_death_of_the_service_removes_its_containers(docker_user: User, docker_e
 
 
 @pytest.mark.docker
+@pytest.mark.timeout(300)
 def test_a_container_cannot_change_its_inputs_and_has_the_images_user(
     docker_user: User, docker_images: dict[str, Image]
 ) -> None:
@@ -774,6 +778,7 @@ def test_a_container_cannot_change_its_inputs_and_has_the_images_user(
 
 
 @pytest.mark.docker
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
