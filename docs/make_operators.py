@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from airflow_ocean.operators import assets, choosing, compute, datatokens, plots
+from airflow_ocean.operators import assets, choosing, compute, datatokens, plots, rehearsal
 from airflow_ocean.sensors import OceanComputeSensor
 
 PAGE = Path(__file__).with_name("operators.md")
@@ -24,6 +24,7 @@ OPERATORS = [
     compute.OceanPlotOperator,
     plots.OceanPlotSeveralOperator,
     compute.OceanStopComputeOperator,
+    rehearsal.OceanRehearseAlgorithmOperator,
 ]
 HEAD = """# The operators
 

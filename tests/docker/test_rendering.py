@@ -13,6 +13,7 @@ import pytest
 from airflow_ocean.artifacts import Artifact, Manifest
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.operators.compute import OceanPlotOperator
+from airflow_ocean.operators.plots import OceanPlotSeveralOperator
 from include.branin.data import surface
 from tests.docker.conftest import CONN_ID
 
@@ -81,3 +82,11 @@ def test_a_renderer_that_is_not_there(where: tuple, context: dict[str, Any]) -> 
         plotting(b"[1]", *where, render="no_such_module:draw").execute(context)
     with pytest.raises(InvalidInputError, match="render_image is empty"):
         plotting(b"[1]", *where, render_image=None).execute(context)
+
+
+def test_several_results_are_not_drawn_without_the_wall_that_was_asked_for(context: dict[str, Any]) -> None:
+    operator = OceanPlotSeveralOperator(
+        task_id="plot", manifest=["file:///none"], render="math:sqrt", render_in_docker=True
+    )
+    with pytest.raises(InvalidInputError, match="one result"):
+        operator.execute(context)

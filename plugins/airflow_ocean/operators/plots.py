@@ -39,6 +39,10 @@ class OceanPlotSeveralOperator(OceanPlotOperator):
         """Draw the plot and return where it is."""
         from airflow_ocean.c2d.results import decode_result, save_stream
 
+        if parameters.boolean("render_in_docker", self.render_in_docker):
+            raise InvalidInputError(
+                "render_in_docker is for one result; several are drawn on the worker only"
+            )
         draw = self._renderer()
         results = []
         for uri in self._uris(self.manifest):
