@@ -96,7 +96,7 @@ def test_the_xcoms_are_those_of_the_contract(run):
         "transfer_datatokens": {"return_value", "cost"},
         "pay_for_compute": {"return_value", "order", "cost", "assets", "tokens"},
         "start_compute": {"return_value", "provider_url", "consumer_address"},
-        "wait_for_compute": {"return_value", "status", "duration"},
+        "wait_for_compute": {"return_value", "states", "status", "duration"},
         "fetch_and_plot.fetch_results": {"return_value", "manifest"},
         "fetch_and_plot.plot": {"return_value"},
     }
@@ -216,7 +216,7 @@ def test_a_failing_algorithm_fails_the_wait_with_its_log(module_artifacts, run_d
     )
     # Waiting again would not help.
     assert run.tries["wait_for_compute"] == 1
-    assert run.xcoms.get("wait_for_compute", {}).keys() <= {"deadline"}
+    assert run.xcoms.get("wait_for_compute", {}).keys() <= {"deadline", "states"}
     shown = "".join(capfd.readouterr())
     assert "this algorithm gives up on purpose" in shown
     assert "JobFailedError" in shown
