@@ -18,7 +18,7 @@ import os
 import pendulum
 from airflow.sdk import DAG, Param
 
-from airflow_ocean.operators.compute import OceanPlotOperator
+from airflow_ocean.operators.plots import OceanPlotOperator
 from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
 
 FILES_URL = os.environ.get("OCEAN_FILES_URL", "http://127.0.0.1:8060")

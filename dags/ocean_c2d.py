@@ -32,14 +32,11 @@ from airflow_ocean.operators.assets import (
     OceanPublishAlgorithmOperator,
     OceanPublishDatasetOperator,
 )
-from airflow_ocean.operators.compute import (
-    OceanFetchResultsOperator,
-    OceanPayForComputeOperator,
-    OceanPlotOperator,
-    OceanStartComputeOperator,
-)
+from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
+from airflow_ocean.operators.plots import OceanPlotOperator
 from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
+from airflow_ocean.operators.results import OceanFetchResultsOperator
 from airflow_ocean.sensors import OceanComputeSensor
 
 FILES_URL = os.environ.get("OCEAN_FILES_URL", "http://127.0.0.1:8060")

@@ -28,12 +28,9 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup
 from airflow_ocean.assets import OCEAN_RESULT
 from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
-from airflow_ocean.operators.compute import (
-    OceanFetchResultsOperator,
-    OceanPayForComputeOperator,
-    OceanPlotOperator,
-    OceanStartComputeOperator,
-)
+from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
+from airflow_ocean.operators.plots import OceanPlotOperator
+from airflow_ocean.operators.results import OceanFetchResultsOperator
 from airflow_ocean.sensors import OceanComputeSensor
 
 TIMEZONE = pendulum.timezone("Europe/Berlin")

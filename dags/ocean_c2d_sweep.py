@@ -20,12 +20,9 @@ from airflow.sdk import DAG, Param, task, task_group
 
 from airflow_ocean.assets import OCEAN_RESULT
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
-from airflow_ocean.operators.compute import (
-    OceanFetchResultsOperator,
-    OceanPayForComputeOperator,
-    OceanStartComputeOperator,
-)
+from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
 from airflow_ocean.operators.plots import OceanPlotSeveralOperator
+from airflow_ocean.operators.results import OceanFetchResultsOperator
 from airflow_ocean.sensors import OceanComputeSensor
 from include.sweep import members
 

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from airflow_ocean.operators import assets, choosing, compute, datatokens, plots, rehearsal
+from airflow_ocean.operators import approval, assets, choosing, compute, datatokens, plots, rehearsal, results
 from airflow_ocean.sensors import OceanComputeSensor
 
 PAGE = Path(__file__).with_name("operators.md")
@@ -17,11 +17,12 @@ OPERATORS = [
     assets.OceanAllowAlgorithmOperator,
     datatokens.OceanTransferDatatokensOperator,
     choosing.OceanChooseAssetsOperator,
+    approval.OceanApproveSpendingOperator,
     compute.OceanPayForComputeOperator,
     compute.OceanStartComputeOperator,
     OceanComputeSensor,
-    compute.OceanFetchResultsOperator,
-    compute.OceanPlotOperator,
+    results.OceanFetchResultsOperator,
+    plots.OceanPlotOperator,
     plots.OceanPlotSeveralOperator,
     compute.OceanStopComputeOperator,
     rehearsal.OceanRehearseAlgorithmOperator,

@@ -24,7 +24,7 @@ from airflow_ocean.c2d.errors import (
     TransientError,
 )
 from airflow_ocean.c2d.result_errors import UndecodableResultError
-from airflow_ocean.operators.compute import OceanPlotOperator
+from airflow_ocean.operators.plots import OceanPlotOperator
 from tests.docker.conftest import CONN_ID
 from tests.support.airflow import PROJECT, airflow_environment
 from tests.support.waiting import wait_until

@@ -12,8 +12,7 @@ import pytest
 
 from airflow_ocean.artifacts import Artifact, Manifest
 from airflow_ocean.c2d.errors import InvalidInputError
-from airflow_ocean.operators.compute import OceanPlotOperator
-from airflow_ocean.operators.plots import OceanPlotSeveralOperator
+from airflow_ocean.operators.plots import OceanPlotOperator, OceanPlotSeveralOperator
 from include.branin.data import surface
 from tests.docker.conftest import CONN_ID
 

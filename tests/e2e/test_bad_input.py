@@ -18,12 +18,9 @@ from airflow_ocean.c2d.errors import (
     ServiceUnavailableError,
 )
 from airflow_ocean.operators.assets import OceanAllowAlgorithmOperator, OceanPublishDatasetOperator
-from airflow_ocean.operators.compute import (
-    OceanFetchResultsOperator,
-    OceanPayForComputeOperator,
-    OceanStartComputeOperator,
-)
+from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
+from airflow_ocean.operators.results import OceanFetchResultsOperator
 from airflow_ocean.sensors import OceanComputeSensor
 from include.localnet.accounts import ALICE
 from tests.e2e.bad_answers import (

@@ -46,7 +46,7 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
     DAG file is parsed.
 
     Returns the list of artifact URIs, outputs first, then the log; pushes ``manifest``, which
-    :class:`~airflow_ocean.operators.compute.OceanPlotOperator` takes.
+    :class:`~airflow_ocean.operators.plots.OceanPlotOperator` takes.
 
     :param image: (templated) the container image
     :param tag: (templated) the image's tag
@@ -69,7 +69,7 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
     :param docker_conn_id: (templated) a Docker connection, for a registry that wants a login
     :param enabled: (templated) when false the task is skipped
     :param artifact_base: (templated) where to keep outputs and log; see
-        :class:`~airflow_ocean.operators.compute.OceanFetchResultsOperator`
+        :class:`~airflow_ocean.operators.results.OceanFetchResultsOperator`
     :param ocean_conn_id: (templated) a connection, for its artifact base; nothing is done on its network
     """
 

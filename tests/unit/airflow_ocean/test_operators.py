@@ -22,15 +22,14 @@ from airflow_ocean.operators.assets import (
 )
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import (
-    OceanFetchResultsOperator,
     OceanPayForComputeOperator,
-    OceanPlotOperator,
     OceanStartComputeOperator,
     OceanStopComputeOperator,
 )
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
-from airflow_ocean.operators.plots import OceanPlotSeveralOperator
+from airflow_ocean.operators.plots import OceanPlotOperator, OceanPlotSeveralOperator
 from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
+from airflow_ocean.operators.results import OceanFetchResultsOperator
 from airflow_ocean.sensors import OceanComputeSensor
 from tests.unit.airflow_ocean.conftest import CONN_ID
 
