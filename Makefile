@@ -8,7 +8,7 @@ NODE_VERSION := 22.20.0
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test chaos lint docs lock env dev-env clean
+.PHONY: help demo up test bench chaos lint docs lock env dev-env clean
 
 # Trust whom the system trusts, as pip does; uv and Node.js by themselves know only the public authorities.
 SYSTEM_CERTIFICATES := /etc/ssl/certs/ca-certificates.crt
@@ -41,6 +41,9 @@ chaos: dev-env ## break and kill everything at many moments, count what was paid
 	@rm -f build/chaos.md
 	@OCEAN_CHAOS=long OCEAN_CHAOS_REPORT=build/chaos.md $(PYTHON_BIN) -m pytest -m chaos tests/e2e $(ARGS); \
 	result=$$?; echo "The report: build/chaos.md"; exit $$result
+
+bench: env ## measure requests, gas, times and memory side by side (ARGS=--help for options; takes about an hour)
+	@$(PYTHON_BIN) -m include.bench $(ARGS)
 
 lint: dev-env ## check style and types
 	@$(PYTHON_BIN) -m ruff check .

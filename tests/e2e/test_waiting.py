@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from include.localnet import accounts
-from tests.support.job_history import JobHistory
+from include.bench.job_history import JobHistory
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Jobs written straight into the operator-service's database: as many, as old and as long-running as a test needs."""
+"""Jobs written straight into the operator-service's database: as many, as old and as long-running as one needs."""
 
 from __future__ import annotations
 
