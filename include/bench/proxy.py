@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Where the watched process says which phase begins.
 MARKS_VARIABLE = "OCEAN_BENCH_MARKS_URL"
+# The upstream that speaks JSON-RPC.
+RPC = "rpc"
 # Headers of one connection only, https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1, and what is set anew.
 _NOT_FORWARDED = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "te", "upgrade"}
 
@@ -31,12 +33,12 @@ class Request:
     """A request of the watched process.
 
     :param upstream: the name of what it went to
+    :param what: HTTP method and path; of JSON-RPC the called method
     :param transaction: hash of the transaction that it sent
     """
 
     upstream: str
-    method: str
-    path: str
+    what: str
     transaction: str | None = None
 
 
@@ -189,9 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             onward.close()
         if self._watched:
-            sent = _sent_transaction(body, content) if self.server.name == "rpc" else None
-            path = urlsplit(self.path).path
-            self.server.proxy.note(Request(self.server.name, self.command, path, sent))
+            self.server.proxy.note(self._request(body, content))
         self.send_response_only(response.status)
         for name, value in response.getheaders():
             if name.lower() not in _NOT_FORWARDED:
@@ -201,15 +201,22 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.wfile.write(content)
 
+    def _request(self, body: bytes, content: bytes) -> Request:
+        if self.server.name != RPC:
+            return Request(self.server.name, f"{self.command} {urlsplit(self.path).path}")
+        method, transaction = _json_rpc(body, content)
+        return Request(RPC, method, transaction)
+
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _handle  # noqa: N815 - http.server's names
 
 
-def _sent_transaction(asked: bytes, answered: bytes) -> str | None:
-    """Return the hash of a transaction that a JSON-RPC request has sent."""
+def _json_rpc(asked: bytes, answered: bytes) -> tuple[str, str | None]:
+    """Return the method of a JSON-RPC request, and the hash of the transaction that it has sent."""
     try:
         question, answer = json.loads(asked), json.loads(answered)
     except ValueError:
-        return None
-    if not isinstance(question, dict) or question.get("method") != "eth_sendRawTransaction":
-        return None
-    return answer.get("result") if isinstance(answer, dict) else None
+        return "?", None
+    if not isinstance(question, dict) or not isinstance(answer, dict):
+        return "batch", None
+    method = str(question.get("method"))
+    return method, answer.get("result") if method == "eth_sendRawTransaction" else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.bench.measurement import Bench, Table, ratio
 from include.bench.phases import PHASES
-from include.bench.proxy import MARKS_VARIABLE, CountingProxy, Phase, counting
+from include.bench.proxy import MARKS_VARIABLE, RPC, CountingProxy, Phase, counting
 from include.bench.surroundings import airflow_settings, local_network, place, run_process
 from include.localnet.ethereum import Chain
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from include.localnet.settings import NetworkSettings
 
 SERVICES = ("provider", "aquarius")
-STATUS_PATH = "/api/services/compute"
+STATUS = "GET /api/services/compute"
 LABELS = ("first run", "recurring run")
 
 
@@ -42,7 +42,7 @@ def measure(bench: Bench) -> list[Table]:
     """Run both through a counting proxy, on one network, the first run and a recurring one."""
     with local_network(bench.folder) as settings:
         upstreams = {
-            "rpc": settings.rpc_url,
+            RPC: settings.rpc_url,
             "provider": settings.provider_url,
             "aquarius": settings.metadata_cache_url,
         }
@@ -71,7 +71,7 @@ def _counted(settings: NetworkSettings, proxy: CountingProxy, run: Callable[[], 
 
 def _run_script(bench: Bench, settings: NetworkSettings, proxy: CountingProxy) -> None:
     network = place(settings) | {
-        "rpc_url": proxy.url("rpc"),
+        "rpc_url": proxy.url(RPC),
         "provider_url": proxy.url("provider"),
         "metadata_cache_url": proxy.url("aquarius"),
     }
@@ -83,7 +83,7 @@ def _run_script(bench: Bench, settings: NetworkSettings, proxy: CountingProxy) -
 def _run_dags(bench: Bench, settings: NetworkSettings, proxy: CountingProxy) -> None:
     environment = airflow_settings(bench.folder, settings) | {MARKS_VARIABLE: proxy.marks_url}
     for url, name in (
-        (settings.rpc_url, "rpc"),
+        (settings.rpc_url, RPC),
         (settings.provider_url, "provider"),
         (settings.metadata_cache_url, "aquarius"),
     ):
@@ -95,23 +95,29 @@ def _run_dags(bench: Bench, settings: NetworkSettings, proxy: CountingProxy) -> 
 def _status(counts: Counts) -> int | None:
     """Return the requests of one look at a job: the last of a wait, since the end of the look before it."""
     requests = [r for r in counts.phases[0, "wait"].requests if r.upstream in SERVICES]
-    looks = [at for at, request in enumerate(requests) if request.path == STATUS_PATH]
+    looks = [at for at, request in enumerate(requests) if request.what == STATUS]
     if not looks:
         return None
     return looks[-1] - (looks[-2] if len(looks) > 1 else -1)
 
 
 def _calls(script: Counts, dags: Counts) -> Table:
-    calls = [
-        ("publish a dataset", script.services(0, "publish dataset"), dags.services(0, "publish dataset")),
-        ("pay", script.services(0, "pay"), dags.services(0, "pay")),
-        ("start", script.services(0, "start"), dags.services(0, "start")),
-        ("status, one look", _status(script), _status(dags)),
-    ]
+    rows: list[tuple[Any, ...]] = []
+    for name, phase in (("publish a dataset", "publish dataset"), ("pay", "pay"), ("start", "start")):
+        theirs, ours = script.phases[0, phase], dags.phases[0, phase]
+        counts = [side.count(*asked) for asked in (SERVICES, (RPC,)) for side in (theirs, ours)]
+        rows.append(
+            (name, *counts[:2], ratio(counts[1], counts[0]), *counts[2:], ratio(counts[3], counts[2]))
+        )
+    theirs_look, our_look = _status(script), _status(dags)
+    rows.append(("status, one look", theirs_look, our_look, ratio(our_look, theirs_look), 0, 0, None))
     return Table(
-        "Requests to Provider and Aquarius for one call",
-        ("call", "ocean-lib", "ours", "ours / ocean-lib"),
-        [(name, theirs, ours, ratio(ours, theirs)) for name, theirs, ours in calls],
+        "Requests for one call, to Provider and Aquarius (services) and to the chain (RPC)",
+        (
+            "call",
+            *(f"{what}: {side}" for what in ("services", "RPC") for side in ("ocean-lib", "ours", "ratio")),
+        ),
+        rows,
     )
 
 
@@ -144,7 +150,7 @@ def _figures(side: Counts, run: int, phase: str) -> tuple[int | None, ...]:
         return (None,) * 4
     return (
         found.count(*SERVICES),
-        found.count("rpc"),
+        found.count(RPC),
         len(found.transactions),
         side.gas[run, phase],
     )
