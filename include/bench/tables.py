@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 1),
+        "bytecode_kept": not sys.dont_write_bytecode,
     }
 
 
@@ -80,6 +82,11 @@ def to_markdown(measured_on: dict[str, Any], options: dict[str, Any], outcomes: 
         f"{facts['system']}, Python {facts['python']}; load average before it {facts['load_before']}. "
         f"Medians of {options['repeats']}.",
     ]
+    if not facts["bytecode_kept"]:
+        lines += [
+            "",
+            "Python keeps no compiled files here (`PYTHONDONTWRITEBYTECODE`), so every process starts more slowly.",
+        ]
     if options["quick"]:
         lines += ["", "**Smallest sizes (`--quick`): these figures show that it works and nothing else.**"]
     for outcome in outcomes:

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.order_book import OrderBook
 
+# The x- in the URIs keeps Airflow from looking for a provider that knows the scheme: each process that reads a DAG file would
+# import every provider with asset URIs for that, Amazon's boto3 among them, which takes most of the reading's time.
 # Events of the first three are emitted by the operators that have them as outlets; what their extra holds is said there.
-OCEAN_DATASET = Asset("ocean_dataset", uri="ocean://dataset")
-OCEAN_ALGORITHM = Asset("ocean_algorithm", uri="ocean://algorithm")
-OCEAN_COMPUTABLE = Asset("ocean_computable", uri="ocean://computable")
-OCEAN_RESULT = Asset("ocean_result", uri="ocean://result")
+OCEAN_DATASET = Asset("ocean_dataset", uri="x-ocean://dataset")
+OCEAN_ALGORITHM = Asset("ocean_algorithm", uri="x-ocean://algorithm")
+OCEAN_COMPUTABLE = Asset("ocean_computable", uri="x-ocean://computable")
+OCEAN_RESULT = Asset("ocean_result", uri="x-ocean://result")
 _FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 # Has no events: its state store keeps the orders. A task reaches the store of an asset that is one of its inlets.
-OCEAN_ORDERS = Asset("ocean_orders", uri="ocean://orders")
+OCEAN_ORDERS = Asset("ocean_orders", uri="x-ocean://orders")
 
 
 def tell_outlets(context: Context, outlets: list[Any], extra: dict[str, Any]) -> None:
