@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Table]:
             "wait": True,
         }
         for size, job_id in zip(sizes, run_process(bench.folder, "jobs_process", jobs), strict=True):
-            found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+            found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
             for repetition in range(bench.repeats):
                 bench.report(f"{size // 10**6:,} MB, {repetition + 1} of {bench.repeats}")
                 for way in WAYS:
@@ -44,7 +44,6 @@ def measure(bench: Bench) -> list[Table]:
                         "network": place(settings),
                         "how": way,
                         "job_id": job_id,
-                        "index": 0,
                     }
                     fetch["target"] = str(bench.folder / "fetched")
                     run = run_process(bench.folder, "fetch_process", fetch, environment)
@@ -56,12 +55,12 @@ def measure(bench: Bench) -> list[Table]:
     return [Table("Throughput, and memory beside what the process has before", columns, rows)]
 
 
-def _row(size: int, way: str, found: dict[str, list[dict[str, float]]]) -> tuple[Value, ...]:
+def _row(size: int, way: str, found: dict[str, list[dict[str, Any]]]) -> tuple[Value, ...]:
     speed = {name: [size / 1e6 / run["seconds"] for run in found[name]] for name in (way, "curl")}
     return (
         f"{size // 10**6:,} MB",
         way,
         speed[way],
         ratio(speed[way], speed["curl"]),
-        [run["memory"] for run in found[way]],
+        None if way == "curl" else [run["memory"] for run in found[way]],
     )
