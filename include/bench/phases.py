@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from include.bench.proxy import mark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # In the order of the flow; "approve" and "plot" are the DAG's alone.
 PHASES = (
@@ -21,6 +25,8 @@ PHASES = (
     "fetch",
     "plot",
 )
+# What is asked between two tasks.
+BETWEEN = "between tasks"
 PHASE_OF_TASK = {
     "approve_spending": "approve",
     "publish_dataset": "publish dataset",
@@ -34,6 +40,12 @@ PHASE_OF_TASK = {
     "fetch_and_plot.fetch_results": "fetch",
     "fetch_and_plot.plot": "plot",
 }
+
+
+def in_order(found: Iterable[str]) -> list[str]:
+    """Sort phases as the flow has them; those that are not known come last."""
+    names = set(found)
+    return [*(phase for phase in PHASES if phase in names), *sorted(names.difference(PHASES))]
 
 
 class Stopwatch:
@@ -53,5 +65,5 @@ class Stopwatch:
         if self._current is not None:
             self.seconds[self._current] = self.seconds.get(self._current, 0.0) + now - self._begun
         if phase != self._current:
-            mark(f"{self._run}: {phase or 'between'}")
+            mark(f"{self._run}: {phase or BETWEEN}")
         self._current, self._begun = phase, time.monotonic()

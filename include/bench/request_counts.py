@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from include.bench.measurement import Bench, Table, ratio
-from include.bench.phases import PHASES
+from include.bench.phases import BETWEEN, in_order
 from include.bench.proxy import MARKS_VARIABLE, RPC, CountingProxy, Phase, counting
 from include.bench.surroundings import airflow_settings, local_network, place, run_process
 from include.localnet.ethereum import Chain
@@ -124,9 +124,12 @@ def _calls(script: Counts, dags: Counts) -> Table:
 def _flow(label: str, run: int, script: Counts, dags: Counts) -> Table:
     sides = (script, dags)
     rows: list[tuple[Any, ...]] = []
-    for phase in PHASES:
-        if any((run, phase) in side.phases for side in sides):
-            rows.append((phase, *(figure for side in sides for figure in _figures(side, run, phase))))
+    asked = {
+        name for side in sides for (of, name), phase in side.phases.items() if of == run and phase.requests
+    }
+    listed = {name for side in sides for of, name in side.phases if of == run and name != BETWEEN}
+    for phase in in_order(listed | asked):
+        rows.append((phase, *(figure for side in sides for figure in _figures(side, run, phase))))
     sums = [sum(row[column] or 0 for row in rows) for column in range(1, 9)]
     rows.append(("all", *sums))
     rows.append(("ours / ocean-lib", *4 * [None], *(ratio(sums[at + 4], sums[at]) for at in range(4))))

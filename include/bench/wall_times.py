@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.bench.measurement import Bench, Table, Value, middle, ratio
-from include.bench.phases import PHASE_OF_TASK, PHASES
+from include.bench.phases import PHASE_OF_TASK, in_order
 from include.bench.surroundings import airflow_settings, local_network, place, run_process
 from include.demo.airflow import Airflow
 from include.demo.interrupts import Teardown
@@ -91,7 +91,7 @@ def _run(airflow: Airflow, dag_id: str) -> dict[str, Any]:
     if run["state"] != "success":
         raise CommandError(f"the run of {dag_id} failed; its logs were in {airflow.home / 'logs'}")
     listed = airflow.request("GET", f"{path}/taskInstances")["task_instances"]
-    phases = {PHASE_OF_TASK[task["task_id"]]: task["duration"] for task in listed}
+    phases = {PHASE_OF_TASK.get(task["task_id"], task["task_id"]): task["duration"] for task in listed}
     job = None
     if dag_id == FLOW:
         entry = f"{path}/taskInstances/wait_for_compute/xcomEntries/duration"
@@ -143,9 +143,8 @@ def _tasks(runs: dict[str, list[dict[str, Any]]]) -> Table:
         f"scheduler {EMPTY_FLOW}",
     )
     rows: list[tuple[Value, ...]] = []
-    for phase in PHASES:
+    for phase in in_order(phase for each in runs.values() for run in each for phase in run["phases"]):
         figures = [[run["phases"][phase] for run in runs[name] if phase in run["phases"]] for name in names]
-        if any(figures):
-            rows.append((phase, *(each or None for each in figures)))
+        rows.append((phase, *(each or None for each in figures)))
     columns = ("phase, s", "script", "dag.test()", "dag.test(), empty", "scheduler", "scheduler, empty")
     return Table("By phase", columns, rows)
