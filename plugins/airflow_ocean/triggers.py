@@ -25,6 +25,8 @@ DEADLINE_KEY = "deadline"
 _STOP_PAUSES = (1.0, 2.0, 4.0, 8.0)
 
 _can_ask = False
+# Stops of jobs under way: the event loop itself would not keep them from the garbage collector.
+_stopping: set[asyncio.Task[None]] = set()
 
 
 class OceanComputeTrigger(BaseTrigger):
@@ -167,6 +169,13 @@ class OceanComputeTrigger(BaseTrigger):
         """Stop the job, if told to, when a user has given the task up; not called when a triggerer is shut down."""
         if not self.stop_on_kill:
             return
+        # Airflow 3.3 cancels a trigger again about every second until it has ended, and with it what this waits for.
+        stopping = asyncio.create_task(self._stop_if_given_up())
+        _stopping.add(stopping)
+        stopping.add_done_callback(_stopping.discard)
+        await asyncio.shield(stopping)
+
+    async def _stop_if_given_up(self) -> None:
         if await self._is_still_wanted():
             self.log.info("Job %s goes on: its task was not given up", self.job_id)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -90,6 +91,16 @@ def make_trigger(job_id, localnet, **arguments):
 async def test_killing_the_deferred_task_stops_the_job(sleeping_job, localnet):
     await make_trigger(sleeping_job, localnet, stop_on_kill=True).on_kill()
     assert is_stopped(sleeping_job, localnet)
+
+
+async def test_being_cancelled_again_does_not_save_the_job(sleeping_job, localnet):
+    """Airflow cancels a trigger that stops its job again and again, as it has not ended yet."""
+    killing = asyncio.create_task(make_trigger(sleeping_job, localnet, stop_on_kill=True).on_kill())
+    await asyncio.sleep(0)
+    killing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await killing
+    assert await asyncio.to_thread(is_stopped, sleeping_job, localnet)
 
 
 async def test_the_job_goes_on_when_it_is_not_to_be_stopped(sleeping_job, localnet):

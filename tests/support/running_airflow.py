@@ -15,6 +15,7 @@ import psutil
 from include.demo.airflow import _COMPONENTS, Airflow
 from include.demo.environment import ARTIFACTS_VARIABLE, airflow_environment
 from include.demo.interrupts import Teardown
+from include.demo.processes import CommandError
 from include.localnet.cli import exports
 from include.localnet.settings import choose_ports
 from tests.support.airflow import PROJECT
@@ -211,14 +212,28 @@ class DagRun:
     def mark(self, state: str, task_id: str | None = None) -> None:
         """Mark the run, or a task of it, as a user does."""
         if task_id is None:
-            self._airflow.request("PATCH", self.path, json={"state": state})
+            self._change("PATCH", self.path, {"state": state})
         else:
-            self._airflow.request("PATCH", f"{self.path}/taskInstances/{task_id}", json={"new_state": state})
+            self._change("PATCH", f"{self.path}/taskInstances/{task_id}", {"new_state": state})
 
     def clear(self, task_id: str) -> None:
         """Clear a task, as a user does."""
         body = {"dry_run": False, "task_ids": [task_id], "dag_run_id": self.run_id, "only_failed": False}
-        self._airflow.request("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", json=body)
+        self._change("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", body)
+
+    def _change(self, method: str, path: str, body: dict[str, Any]) -> None:
+        """Send a request, again when SQLite was locked for too long: Airflow then rolls back and answers 500."""
+
+        def accepted() -> bool:
+            try:
+                self._airflow.request(method, path, json=body)
+            except CommandError as error:
+                if "was answered 500" not in str(error):
+                    raise
+                return False
+            return True
+
+        wait_until(accepted, f"Airflow takes {method} {path}")
 
 
 def terminate(worker: list[psutil.Process]) -> None:
