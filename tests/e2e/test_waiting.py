@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from include.localnet import accounts
 from include.bench.job_history import JobHistory
+from include.localnet import accounts
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

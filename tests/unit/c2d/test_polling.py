@@ -26,8 +26,8 @@ from airflow_ocean.c2d.services import provider_status
 from airflow_ocean.c2d.services.http import AsyncHttpSession
 from airflow_ocean.c2d.services.provider_status import ProviderJobReader
 from airflow_ocean.c2d.waits import Trouble
-from tests.support.fault_proxy import Answer, FaultProxy, Request, Rule
 from include.bench.job_history import JobHistory
+from tests.support.fault_proxy import Answer, FaultProxy, Request, Rule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
