@@ -57,6 +57,8 @@ def _text(result: Any) -> str:
     """Return a result in one short line; the end of the flow shows the important ones in full."""
     if isinstance(result, list):
         return ", ".join(_text(item) for item in result)
+    if isinstance(result, dict):  # settings for other tasks, nothing to read
+        return ""
     lines = str(result if result is not None else "").strip().splitlines() or [""]
     if _TRANSACTION.fullmatch(lines[0]):
         return f"{lines[0][:10]}…"

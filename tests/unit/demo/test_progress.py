@@ -24,6 +24,7 @@ def told(output: io.StringIO) -> str:
     progress.end("group.pay_for_compute", "up_for_retry", 1.26, "\n no answer\nmore")
     progress.begin("group.pay_for_compute")
     progress.end("group.pay_for_compute", "success", 12, ["0x" + "1a" * 32, "0x" + "2b" * 32])
+    progress.end("approve_spending", "success", 0.4, {"*": "10"})
     progress.end("fetch_and_plot.plot", "success", 0.04, "file:///a/folder/plot.png")
     return output.getvalue()
 
@@ -32,6 +33,7 @@ def test_a_log_gets_a_line_for_each_end_of_a_step() -> None:
     assert told(io.StringIO()).splitlines() == [
         "  pay_for_compute      retrying   1.3 s  no answer",
         "  pay_for_compute      success   12.0 s  0x1a1a1a1a…, 0x2b2b2b2b…",
+        "  approve_spending     success    0.4 s",
         "  plot                 success    0.0 s  plot.png",
     ]
 
