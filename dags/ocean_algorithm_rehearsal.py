@@ -30,7 +30,7 @@ PARAMS = {
         minLength=1,
         title="File",
         section="Algorithm",
-        description="A URL, or a path that the worker can read.",
+        description_md="A URL, or a path that the worker can read.",
     ),
     "container_image": Param(
         "oceanprotocol/algo_dockers",
@@ -48,7 +48,7 @@ PARAMS = {
         pattern="^sha256:[0-9a-f]{64}$",
         title="Image checksum",
         section="Algorithm",
-        description="The image's digest, or its id where it was built on the engine.",
+        description_md="The image's digest, or its id where it was built on the engine.",
     ),
     "container_entrypoint": Param(
         "python $ALGO",
@@ -56,7 +56,7 @@ PARAMS = {
         pattern="[$]ALGO",
         title="Entrypoint",
         section="Algorithm",
-        description="The command; `$ALGO` stands for the algorithm's file.",
+        description_md="The command; `$ALGO` stands for the algorithm's file.",
     ),
     "pull": Param(
         "missing",
@@ -72,14 +72,14 @@ PARAMS = {
         items={"type": ["string", "array", "object"]},
         title="Datasets",
         section="Sample data",
-        description="A JSON list: for each dataset a URL or path, or a list of them when it has several files.",
+        description_md="A JSON list: for each dataset a URL or path, or a list of them when it has several files.",
     ),
     "custom_data": Param(
         None,
         type=["object", "null"],
         title="Custom data",
         section="Sample data",
-        description="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
+        description_md="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
     ),
     "memory": Param("1g", type="string", pattern="^[0-9]+[kmg]?$", title="Memory", section="Limits"),
     "cpus": Param(1, type="number", minimum=0.01, title="CPUs", section="Limits"),

@@ -48,7 +48,7 @@ PARAMS = {
         minLength=1,
         title="Name",
         section="Dataset",
-        description="The asset's title.",
+        description_md="The asset's title.",
     ),
     "dataset_url": Param(
         f"{FILES_URL}/branin.arff",
@@ -56,7 +56,28 @@ PARAMS = {
         pattern="^https?://",
         title="URL",
         section="Dataset",
-        description="Where the Provider finds the data. It is encrypted; nobody else learns it.",
+        description_md="Where the Provider finds the data. It is encrypted; nobody else learns it.",
+    ),
+    "dataset_offer": Param(
+        "none",
+        type="string",
+        enum=["none", "dispenser", "fixed_rate"],
+        values_display={
+            "none": "not at all: the publisher hands datatokens out",
+            "dispenser": "for nothing: a dispenser gives datatokens away",
+            "fixed_rate": "for a price",
+        },
+        title="Offered to others",
+        section="Dataset",
+        description_md="How anybody else gets a datatoken, which pays for one use. Bob is given his in any case.",
+    ),
+    "dataset_price": Param(
+        "1",
+        type="string",
+        pattern="^[0-9]+([.][0-9]{1,18})?$",
+        title="Price",
+        section="Dataset",
+        description_md="Of one datatoken, in OCEAN; only where it is offered for a price.",
     ),
     "algorithm_name": Param(
         "Gaussian process",
@@ -64,7 +85,7 @@ PARAMS = {
         minLength=1,
         title="Name",
         section="Algorithm",
-        description="The asset's title.",
+        description_md="The asset's title.",
     ),
     "algorithm_url": Param(
         f"{FILES_URL}/algorithm.py",
@@ -72,7 +93,7 @@ PARAMS = {
         pattern="^https?://",
         title="URL",
         section="Algorithm",
-        description="Where the Provider finds the algorithm's file.",
+        description_md="Where the Provider finds the algorithm's file.",
     ),
     "container_image": Param(
         "oceanprotocol/algo_dockers",
@@ -80,7 +101,7 @@ PARAMS = {
         minLength=1,
         title="Container image",
         section="Algorithm",
-        description="The image that the algorithm runs in.",
+        description_md="The image that the algorithm runs in.",
     ),
     "container_tag": Param(
         "python-branin", type="string", minLength=1, title="Image tag", section="Algorithm"
@@ -98,23 +119,24 @@ PARAMS = {
         minLength=1,
         title="Entrypoint",
         section="Algorithm",
-        description="The command; `$ALGO` stands for the algorithm's file.",
+        description_md="The command; `$ALGO` stands for the algorithm's file.",
     ),
     "rehearse": Param(
         False,
         type="boolean",
         title="Rehearse first",
         section="Algorithm",
-        description="Run the algorithm in its image on the dataset's URL before anything is published or paid for it. "
+        description_md="Run the algorithm in its image on the dataset's URL before anything is published or paid for it. "
         "Needs a Docker engine.",
     ),
     "environment": Param(
         "free",
         type="string",
         minLength=1,
+        examples=["free", "cheapest"],
         title="Environment",
         section="Computation",
-        description="`free`, `cheapest`, or the id of one of the Provider's compute environments.",
+        description_md="`free`, `cheapest`, or the id of one of the Provider's compute environments.",
     ),
     "duration": Param(
         3600,
@@ -122,7 +144,7 @@ PARAMS = {
         minimum=60,
         title="Duration",
         section="Computation",
-        description="For how many seconds the environment is paid.",
+        description_md="For how many seconds the environment is paid.",
     ),
     "spending_limit": Param(
         "10",
@@ -130,7 +152,7 @@ PARAMS = {
         pattern=r"^([0-9]+([.][0-9]{1,18})?|\{.*\})?$",
         title="Spend without asking",
         section="Computation",
-        description="What the run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
+        description_md="What the run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
         'JSON such as `{"*": "10", "gas": "0.05"}`. Empty: nobody is asked.',
     ),
     "amount": Param(
@@ -139,14 +161,14 @@ PARAMS = {
         pattern="^[0-9]+([.][0-9]{1,18})?$",
         title="Datatokens for Bob",
         section="Computation",
-        description="Of each asset, in whole datatokens. One use costs 1.",
+        description_md="Of each asset, in whole datatokens. One use costs 1.",
     ),
     "custom_data": Param(
         None,
         type=["object", "null"],
         title="Custom data",
         section="Computation",
-        description="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
+        description_md="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
     ),
 }
 
@@ -178,6 +200,11 @@ with DAG(
         ocean_conn_id="ocean_alice",
         asset_name="{{ params.dataset_name }}",
         url="{{ params.dataset_url }}",
+        pricing=(
+            "{% if params.dataset_offer == 'fixed_rate' %}"
+            "{{ {'type': 'fixed_rate', 'rate': params.dataset_price} | tojson }}"
+            "{% elif params.dataset_offer == 'dispenser' %}{{ {'type': 'dispenser'} | tojson }}{% endif %}"
+        ),
         outlets=[OCEAN_DATASET],
     )
     rehearse_algorithm = OceanRehearseAlgorithmOperator(

@@ -46,7 +46,7 @@ PARAMS = {
         items={"type": "string", "pattern": "^did:op:[0-9a-f]{64}$"},
         title="Datasets",
         section="Assets",
-        description="Their DIDs, one a line; empty for the Variable, else for what was published last.",
+        description_md="Their DIDs, one a line; empty for the Variable, else for what was published last.",
     ),
     "algorithm_did": Param(
         None,
@@ -54,14 +54,15 @@ PARAMS = {
         pattern="^did:op:[0-9a-f]{64}$",
         title="Algorithm",
         section="Assets",
-        description="Its DID; empty for the Variable, else for what was published last.",
+        description_md="Its DID; empty for the Variable, else for what was published last.",
     ),
     "environment": Param(
         None,
         type=["string", "null"],
+        examples=["free", "cheapest"],
         title="Environment",
         section="Computation",
-        description="`free`, `cheapest`, or the id of one of the Provider's compute environments.",
+        description_md="`free`, `cheapest`, or the id of one of the Provider's compute environments.",
     ),
     "duration": Param(
         86_400,
@@ -69,7 +70,7 @@ PARAMS = {
         minimum=60,
         title="Duration",
         section="Computation",
-        description="For how many seconds the environment is paid, when it has to be: all runs within them cost nothing.",
+        description_md="For how many seconds the environment is paid, when it has to be: all runs within them cost nothing.",
     ),
     "spending_limit": Param(
         "0",
@@ -77,7 +78,7 @@ PARAMS = {
         pattern=r"^([0-9]+([.][0-9]{1,18})?|\{.*\})?$",
         title="Spend without asking",
         section="Computation",
-        description="What a run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
+        description_md="What a run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
         'JSON such as `{"*": "10", "gas": "0.05"}`. Empty: nobody is asked.',
     ),
     "custom_data": Param(
@@ -85,7 +86,7 @@ PARAMS = {
         type=["object", "null"],
         title="Custom data",
         section="Computation",
-        description="Parameters for the algorithm; `{data_interval_start}` and `{data_interval_end}` are filled in.",
+        description_md="Parameters for the algorithm; `{data_interval_start}` and `{data_interval_end}` are filled in.",
     ),
 }
 

@@ -33,7 +33,7 @@ PARAMS = {
         items={"type": "string", "pattern": "^did:op:[0-9a-f]{64}$"},
         title="Datasets",
         section="Assets",
-        description="Their DIDs, one a line; empty for what was published last.",
+        description_md="Their DIDs, one a line; empty for what was published last.",
     ),
     "algorithm_did": Param(
         None,
@@ -41,14 +41,14 @@ PARAMS = {
         pattern="^did:op:[0-9a-f]{64}$",
         title="Algorithm",
         section="Assets",
-        description="Its DID; empty for what was published last.",
+        description_md="Its DID; empty for what was published last.",
     ),
     "one_job_per_dataset": Param(
         False,
         type="boolean",
         title="One job per dataset",
         section="Assets",
-        description="Otherwise each job gets all datasets as its inputs.",
+        description_md="Otherwise each job gets all datasets as its inputs.",
     ),
     "parameter_sets": Param(
         [
@@ -62,7 +62,7 @@ PARAMS = {
         maxItems=1000,
         title="Parameter sets",
         section="Computation",
-        description="Custom data of the algorithm, a JSON object for each job.",
+        description_md="Custom data of the algorithm, a JSON object for each job.",
     ),
     "parallel_jobs": Param(
         4,
@@ -71,15 +71,16 @@ PARAMS = {
         maximum=64,
         title="Parallel jobs",
         section="Computation",
-        description="How many jobs may be unfinished at once. Each of them takes an order of its own.",
+        description_md="How many jobs may be unfinished at once. Each of them takes an order of its own.",
     ),
     "environment": Param(
         "free",
         type="string",
         minLength=1,
+        examples=["free", "cheapest"],
         title="Environment",
         section="Computation",
-        description="`free`, `cheapest`, or the id of one of the Provider's compute environments.",
+        description_md="`free`, `cheapest`, or the id of one of the Provider's compute environments.",
     ),
     "duration": Param(
         86_400,
@@ -87,7 +88,7 @@ PARAMS = {
         minimum=60,
         title="Duration",
         section="Computation",
-        description="For how many seconds the environment is paid.",
+        description_md="For how many seconds the environment is paid.",
     ),
     "max_cost": Param(
         "0",
@@ -95,7 +96,7 @@ PARAMS = {
         pattern="^[0-9]+([.][0-9]{1,18})?$",
         title="Price limit",
         section="Computation",
-        description="The most each job may pay for prices and fees, in whole tokens of each token that pays.",
+        description_md="The most each job may pay for prices and fees, in whole tokens of each token that pays.",
     ),
 }
 

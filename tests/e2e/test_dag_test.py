@@ -63,7 +63,13 @@ def module_artifacts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(module_artifacts: Path, run_dag: Callable[..., FinishedRun]) -> FinishedRun:
-    return run_dag("ocean_c2d", dataset_name="Branin of the test", custom_data={"seed": 3})
+    return run_dag(
+        "ocean_c2d",
+        dataset_name="Branin of the test",
+        dataset_offer="fixed_rate",
+        dataset_price="2.5",
+        custom_data={"seed": 3},
+    )
 
 
 def test_every_task_succeeds_at_its_first_try(run):
@@ -198,6 +204,22 @@ def test_the_result_is_a_good_model_of_the_function(run):
     (output,) = [file for file in manifest["files"] if file["type"] == "output"]
     figures = fit_figures(decode_result(path_of(output["uri"])).value)
     assert figures.r2 > 0.9
+
+
+def test_others_may_buy_the_dataset(run):
+    from airflow_ocean.hooks import OceanHook
+
+    with OceanHook("ocean_bob").get_client() as client:
+        datatoken = client.datatokens.contract(run.xcoms["publish_dataset"]["datatoken_address"])
+        exchange = client.datatokens.exchange(datatoken)
+        # The swap fee of Ocean's community comes on top.
+        assert 2.5 * 10**18 <= exchange.price(10**18) < 2.6 * 10**18
+        assert exchange.base_token == client.contract_address("Ocean")
+
+
+def test_the_run_costs_no_more_than_was_said_before(run):
+    paid = sum(int(values["cost"]["gas_fee_wei"]) for values in run.xcoms.values() if "cost" in values)
+    assert 0 < paid <= int(run.xcoms["approve_spending"]["quote"]["totals"]["gas"])
 
 
 def test_the_plot_is_a_picture(run):
