@@ -10,9 +10,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.e2e.browser.conftest import PATIENCE, PREFIX
+from tests.e2e.browser.conftest import DATASET, PREFIX, every_route, own_page, tab_of
 from tests.support import browser as support
-from tests.support.running_airflow import DagRun
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -21,83 +20,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from include.demo.airflow import Airflow
+    from tests.support.running_airflow import DagRun
 
 # The first test waits for Airflow, the network and a whole run, beside a browser.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-DATASET = "Branin function"
-# Milliseconds that a step of the run may take on a busy machine.
-STEP = 500_000
 DARK_AND_LIGHT = pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
-
-
-def ended(run: DagRun) -> str | None:
-    state = run.state
-    return state if state in ("success", "failed") else None
-
-
-@pytest.fixture(scope="module")
-def run(ui_airflow: Airflow, request: pytest.FixtureRequest) -> DagRun:
-    """A finished run of the project's DAG; where there is a browser, a person has triggered and watched it."""
-    if support.CHROMIUM is None:
-        body = {"logical_date": None, "conf": {"dataset_name": DATASET}}
-        started = ui_airflow.request("POST", "/api/v2/dags/ocean_c2d/dagRuns", json=body)
-        run = DagRun(ui_airflow, "ocean_c2d", started["dag_run_id"])
-    else:
-        chromium, login = request.getfixturevalue("chromium"), request.getfixturevalue("login")
-        context = chromium.new_context(storage_state=json.loads(login), viewport=support.DESKTOP)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        run = trigger_with_the_form(page, ui_airflow)
-        watch(page, ui_airflow, run)
-        context.close()
-    assert wait_until(lambda: ended(run), "the run is over", timeout=180) == "success"
-    return run
-
-
-def trigger_with_the_form(page: Page, airflow: Airflow) -> DagRun:
-    page.goto(f"{airflow.url}/dags/ocean_c2d")
-    page.get_by_role("button", name="Trigger").first.click()
-    form = page.locator("[role=dialog][data-scope=dialog]")
-    form.get_by_role("button", name="Dataset").click()
-    form.locator("#element_dataset_name").fill(DATASET)
-    form.get_by_role("button", name="Trigger").last.click()
-
-    def triggered() -> str | None:
-        runs = airflow.request("GET", "/api/v2/dags/ocean_c2d/dagRuns")["dag_runs"]
-        return runs[0]["dag_run_id"] if runs else None
-
-    run_id = wait_until(triggered, "the run was triggered")
-    assert run_id is not None
-    return DagRun(airflow, "ocean_c2d", run_id)
-
-
-def watch(page: Page, airflow: Airflow, run: DagRun) -> None:
-    """Open the run's tab and leave it open: it says by itself what is being done, and at last shows the plot."""
-    page.goto(f"{airflow.url}/dags/ocean_c2d/runs/{quote(run.run_id, safe='')}")
-    page.get_by_role("link", name="Ocean", exact=True).click()
-    tab = support.ocean_frame(page)
-    tab.locator(".current li").first.wait_for(timeout=STEP)
-    tab.locator("#jobs .states").first.wait_for(timeout=STEP)
-    tab.locator("#plots img").wait_for(timeout=STEP)
-    tab.locator("h1 .badge", has_text="Done").wait_for(timeout=STEP)
-
-
-@pytest.fixture(scope="module")
-def failed_run(ui_airflow: Airflow) -> DagRun:
-    started = ui_airflow.request("POST", "/api/v2/dags/pay_for_nothing/dagRuns", json={"logical_date": None})
-    run = DagRun(ui_airflow, "pay_for_nothing", started["dag_run_id"])
-    assert wait_until(lambda: ended(run), "the run is over", timeout=180) == "failed"
-    return run
-
-
-def own_page(airflow: Airflow, run: DagRun) -> str:
-    """Return the address of a run's page outside of Airflow's frame."""
-    return f"{airflow.url}/ocean/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}"
-
-
-def tab_of(airflow: Airflow, run: DagRun) -> str:
-    return f"{airflow.url}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/plugin/ocean"
 
 
 @DARK_AND_LIGHT
@@ -245,26 +173,6 @@ def test_nothing_is_refused_or_fetched_from_elsewhere(page: Page, ui_airflow: Ai
 # ---------------------------------------------------------------------- who may see what
 
 
-def every_route(run: DagRun) -> list[str]:
-    """Return an address of each of the app's routes, with what exists filled in."""
-    from airflow_ocean.ui.app import create_app
-
-    task = {"plots": "fetch_and_plot.plot", "artifacts": "fetch_and_plot.fetch_results"}
-    found = []
-    for route in create_app().routes:
-        path = getattr(route, "path", "")
-        if path == "/static":
-            continue  # style sheet, script and icons, the same for everybody
-        task_id = next((name for kind, name in task.items() if f"/{kind}/" in path), "")
-        found.append(
-            "/ocean"
-            + path.format(
-                dag_id=run.dag_id, run_id=quote(run.run_id, safe=""), task_id=task_id, map_index=-1, number=0
-            )
-        )
-    return found
-
-
 @pytest.mark.parametrize(
     ("user", "status"), [(None, 401), ("stranger", 403), ("viewer", 200), ("admin", 200)]
 )
@@ -285,18 +193,3 @@ def test_who_may_see_what(
     )
     if status != 200:
         assert not any(DATASET in answer.text or run.run_id in answer.text for answer in answers.values())
-
-
-def test_no_page_has_a_key(ui_airflow: Airflow, passwords: dict[str, str], run: DagRun) -> None:
-    from include.localnet import accounts
-
-    with httpx.Client(trust_env=False, timeout=60) as http:
-        answer = http.post(
-            f"{ui_airflow.url}/auth/token", json={"username": "admin", "password": passwords["admin"]}
-        )
-        http.cookies.set("_token", answer.json()["access_token"])
-        pages = [http.get(ui_airflow.url + address).text for address in every_route(run)[:2]]
-    assert all(DATASET in page for page in pages)
-    for account in (accounts.ALICE, accounts.BOB):
-        digits = account.private_key.removeprefix("0x").lower()
-        assert not any(digits in page.lower() for page in pages)
