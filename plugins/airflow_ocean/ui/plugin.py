@@ -10,6 +10,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_ocean.links import RUN_TAB
+from airflow_ocean.ui.connection_test import PortlessConnectionTest
 
 URL_PREFIX = "/ocean"
 
@@ -20,7 +21,7 @@ def base_path() -> str:
 
 
 class OceanPlugin(AirflowPlugin):
-    """The tab *Ocean* of a run and the page *Ocean runs*."""
+    """The tab *Ocean* of a run, the page *Ocean runs*, and help for the connections' Test button."""
 
     name = "ocean"
 
@@ -30,6 +31,11 @@ class OceanPlugin(AirflowPlugin):
         from airflow_ocean.ui.app import create_app
 
         return [{"app": create_app(), "url_prefix": URL_PREFIX, "name": "Ocean"}]
+
+    @cached_property
+    def fastapi_root_middlewares(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """What requests pass before Airflow answers them."""
+        return [{"name": "Test button of Ocean connections", "middleware": PortlessConnectionTest}]
 
     @cached_property
     def external_views(self) -> list[dict[str, Any]]:  # type: ignore[override]
