@@ -192,8 +192,9 @@ def _add(run: ComputeRun, xcoms: dict[str, Any]) -> None:
         found[did] = names.get(did) or found.get(did) or short(did)
     if "consumer_address" in xcoms:
         run.jobs += 1
-    if cost := Cost.parse(xcoms.get("cost")):
-        run.costs.append(cost)
+    if isinstance(xcoms.get("cost"), dict):
+        # Also one of nothing, which tells a run that has paid nothing from one that has not paid.
+        run.costs.append(Cost.parse(xcoms["cost"]))
 
 
 def _find_plots(session: Session, runs: list[ComputeRun]) -> None:

@@ -124,3 +124,19 @@ def test_a_compute_run_is_told_by_its_tasks(
 
     add_runs(session, dag_id, [("a run", "running", tasks)])
     assert look(session, {dag_id}, Filters(), page=1).found == int(listed)
+
+
+def test_a_run_that_paid_nothing_is_told_from_one_that_has_not_paid(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.overview import Filters, look
+
+    add_runs(
+        session,
+        dag_id,
+        [
+            ("waits", "running", [TaskRow("pay", "OceanPayForComputeOperator", state="running")]),
+            ("used an order again", "success", [paying({}, gas_fee="0")]),
+        ],
+    )
+    runs = {run.run_id: run for run in look(session, {dag_id}, Filters(), page=1).runs}
+    assert not any(run.cost for run in runs.values())
+    assert {run_id: len(run.costs) for run_id, run in runs.items()} == {"waits": 0, "used an order again": 1}
