@@ -40,7 +40,10 @@ def said(response: httpx.Response) -> str:
 
 def shown_url(url: str) -> str:
     """Return a service's URL as a message may show it: without user, password and query, which may hold secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # none, but a service or an asset's metadata may say it
+        return url.partition("?")[0].rpartition("@")[2]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
