@@ -30,7 +30,7 @@ def bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=500,
     )
     assert marked_processes(mark) == []
     assert [path.name for path in temporary.iterdir() if path.name.startswith("ocean-bench-")] == []
