@@ -42,7 +42,7 @@ KEYSTORE_PASSWORD = "an open sesame for Bob"
 DAGS = ("dags/ocean_c2d.py", "dags/ocean_c2d_recurring.py", "tests/support/dags/failing.py")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ui_airflow(localnet: NetworkSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """A running Airflow with the project's DAGs and one that fails, its connections in the database."""
     home = tmp_path_factory.mktemp("airflow for a browser")
@@ -84,7 +84,7 @@ def with_keystore(variables: dict[str, str], path: Path) -> dict[str, str]:
     return {**variables, "AIRFLOW_CONN_OCEAN_BOB": json.dumps(bob)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def passwords(ui_airflow: Airflow) -> dict[str, str]:
     """The users' passwords, which Airflow has made."""
     found: dict[str, str] = json.loads(
@@ -93,7 +93,7 @@ def passwords(ui_airflow: Airflow) -> dict[str, str]:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """A browser for all tests."""
     if support.CHROMIUM is None:
@@ -102,7 +102,7 @@ def chromium() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def login(chromium: Browser, ui_airflow: Airflow, passwords: dict[str, str]) -> str:
     """The state of a browser in which the administrator has logged in, as JSON."""
     context = chromium.new_context()
@@ -134,7 +134,7 @@ def ended(run: DagRun) -> str | None:
     return state if state in ("success", "failed") else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def run(ui_airflow: Airflow, request: pytest.FixtureRequest) -> DagRun:
     """A finished run of the project's DAG; where there is a browser, a person has triggered and watched it."""
     if support.CHROMIUM is None:
@@ -182,7 +182,7 @@ def watch(page: Page, airflow: Airflow, run: DagRun) -> None:
     tab.locator("h1 .badge", has_text="Done").wait_for(timeout=STEP)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def failed_run(ui_airflow: Airflow) -> DagRun:
     started = ui_airflow.request("POST", "/api/v2/dags/pay_for_nothing/dagRuns", json={"logical_date": None})
     run = DagRun(ui_airflow, "pay_for_nothing", started["dag_run_id"])
