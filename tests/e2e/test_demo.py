@@ -100,7 +100,8 @@ def test_a_failure_names_the_task_and_shows_the_end_of_its_log(home: Path) -> No
     conf = json.dumps({"environment": "there-is-no-such-environment"})
     with demo(home, "--conf", conf) as running:
         assert running.wait() == 1
-    assert "error: task pay_for_compute failed: " in running.output
+    # Before anything is published or paid.
+    assert "error: task approve_spending failed: " in running.output
     _, _, log = running.output.partition("The end of its log")
     assert "there-is-no-such-environment" in log
     assert "Traceback" in log or "File " in log
