@@ -281,7 +281,8 @@ def test_the_whole_network_survives_kills(localnet_to_kill: NetworkSettings, ali
     publisher = Publisher(settings, alice, 8)
     publisher.start()
     try:
-        for parts in (list(network.PARTS), choice.sample(network.PARTS, 3), list(network.PARTS)):
+        every = network.parts_of(settings)
+        for parts in (list(every), choice.sample(every, 3), list(every)):
             enough = min(len(publisher.published) + choice.randint(1, 3), 8)
             wait_until(lambda e=enough: len(publisher.published) >= e, "some more are published")  # type: ignore[misc]
             nonce, _ = fetch_result(settings, job, result)
