@@ -453,7 +453,7 @@ PAY = f"{OPERATORS}.compute:OceanPayForComputeOperator"
 RENEW = f"{__name__}:{RenewingOperator.__name__}"
 START = f"{OPERATORS}.compute:OceanStartComputeOperator"
 WAIT = "airflow_ocean.sensors:OceanComputeSensor"
-FETCH = f"{OPERATORS}.compute:OceanFetchResultsOperator"
+FETCH = f"{OPERATORS}.results:OceanFetchResultsOperator"
 
 _PRICE = {"type": "fixed_rate", "rate": "1.5"}
 _HELD = {"dataset": "held", "algorithm": "quick", "held": ("held", "quick"), "got": 0}

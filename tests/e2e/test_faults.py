@@ -45,7 +45,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(4 * 3600)]
 LONG = os.environ.get("OCEAN_CHAOS") == "long"
 SEED = int(os.environ.get("OCEAN_CHAOS_SEED", "20250102"))
 CONNECTION = "ocean_faulty"
-PLOT = "airflow_ocean.operators.compute:OceanPlotOperator"
+PLOT = "airflow_ocean.operators.plots:OceanPlotOperator"
 # What a hanging service costs a test, seconds, where real life waits for half a minute.
 TIMEOUT = 1.0
 TIMEOUTS = {

@@ -42,6 +42,8 @@ _HEAVY = (
     "airflow_ocean.c2d.services.provider",
     "airflow_ocean.operators.assets",
     "airflow_ocean.operators.compute",
+    "airflow_ocean.operators.results",
+    "airflow_ocean.operators.plots",
     "airflow_ocean.operators.datatokens",
     "airflow_ocean.sensors",
     "coincurve",
