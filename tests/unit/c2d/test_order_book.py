@@ -157,8 +157,9 @@ def test_a_fee_whose_time_is_over_is_renewed_where_it_counts(runs: Runs, dataset
 
 def test_a_renewed_order_is_renewed_again(runs: Runs, dataset: str, quick: str) -> None:
     first = runs.compute([dataset], quick, duration=60)
-    for _ in range(2):
-        renewed = runs.compute([dataset], quick, duration=60)
+    # Longer each time, or within a second the Provider would ask for no fee; but less than a job must have left.
+    for duration in (80, 100):
+        renewed = runs.compute([dataset], quick, duration=duration)
         assert sent(renewed) == 1
         assert renewed.datasets[0].started == first.datasets[0].transaction
     assert runs.store.transactions(dataset) == [renewed.datasets[0].transaction]
