@@ -106,11 +106,25 @@ class Run:
             return bool(self._airflow.request("GET", path)["state"] == "awaiting_input")
 
         wait_until(waiting, "the run asks for an approval", timeout=90)
+        self.is_over()
         question: dict[str, Any] = self._airflow.request("GET", f"{path}/-1/hitlDetails")
         return question
 
     def answer(self, option: str) -> None:
-        """Answer it as a person does under Required Actions."""
+        """Answer it as a person does under Required Actions, who is not quicker than Airflow itself.
+
+        Airflow 3.3.2 with the LocalExecutor tries a task again whose answer comes within a second of the question, before
+        the scheduler has heard from the worker that the task waits.
+        """
+        run_id = self.path.rpartition("/")[2]
+        heard = (
+            "Received executor event with state success for task instance TaskInstanceKey(dag_id='ocean_c2d', "
+            f"task_id='approve_spending', run_id='{run_id}'"
+        )
+        log = Path(self._airflow.environment["AIRFLOW_HOME"]) / "logs" / "scheduler.log"
+        wait_until(
+            lambda: heard in log.read_text(errors="replace"), "the scheduler knows that the task waits"
+        )
         path = f"{self.path}/taskInstances/approve_spending/-1/hitlDetails"
         self._airflow.request("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 

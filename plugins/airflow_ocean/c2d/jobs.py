@@ -203,7 +203,11 @@ class Jobs:
             )
         except ServiceAnswerError as error:
             if "already in use" in error.text:
-                # Somebody was quicker, maybe this very request: an answer can get lost and the request be repeated.
+                if before is None:
+                    # This step's first and only request was refused: the job that has the order is another run's, and
+                    # must not be taken for this one's later.
+                    self._journal.save(step, {"jobs": [job.id for job in self.of_order(order)]})
+                # Otherwise an earlier attempt's request, the answer of which was lost, may have been quicker.
                 raise OrderInUseError(f"{error}; a retry looks whose job it is") from error
             raise NotAllowedError(f"{error}") from error
         logger.info("Started job %s at %s in environment %s", job.id, order.provider_url, order.environment)
