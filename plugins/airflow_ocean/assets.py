@@ -88,7 +88,8 @@ def is_live(context: Context, holder: str) -> bool:
     instance: Any = context["ti"]
     try:
         if map_index is None or map_index < 0:
-            return str(instance.get_dagrun_state(dag_id, run_id)) in ("running", "queued")
+            # An enumeration of text: equal to the word, but str() of it is something else.
+            return instance.get_dagrun_state(dag_id, run_id) in ("running", "queued")
         states = instance.get_task_states(dag_id, map_index=map_index, run_ids=[run_id])
         return any(state not in _FINISHED for tasks in states.values() for state in tasks.values())
     except AirflowRuntimeError:  # the run was deleted

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,3 +267,15 @@ def test_a_backfill_uses_the_orders_of_the_run_before_one_job_after_the_other(
         assert (cost["transactions"], cost["gas_used"]) == ([], 0)
         jobs.add(values["start_compute"])
     assert len(jobs) == 2
+    # Whoever has paid has claimed the order: the next one's payment waits until its job is started.
+    times = []
+    for found in airflow.request("GET", path)["dag_runs"]:
+        task = f"{path}/{found['dag_run_id']}/taskInstances"
+        times.append(
+            [
+                datetime.fromisoformat(airflow.request("GET", f"{task}/{name}")["end_date"])
+                for name in ("pay_for_compute", "start_compute")
+            ]
+        )
+    times.sort()
+    assert all(started <= paid for (_, started), (paid, _) in pairwise(times)), times
