@@ -149,3 +149,23 @@ def json_list(name: str, value: object) -> list[Any] | None:
     """Return a JSON list, from itself or its text; None when it is not given."""
     found: list[Any] | None = json_value(name, value, list)
     return found
+
+
+def resources(name: str, value: object) -> dict[str, float]:
+    """Return amounts of resources by their names, from an object or its JSON text; nothing means the least of each."""
+    found = json_object(name, value) or {}
+    for resource, amount in found.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < 10**9:
+            raise InvalidInputError(f"{name}: {resource} must be a number above 0, not {amount!r}")
+    return found
+
+
+def variables(name: str, value: object) -> dict[str, str] | None:
+    """Return environment variables, from an object of texts or its JSON text; None when there are none."""
+    found = json_object(name, value)
+    for variable, content in (found or {}).items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable) or not isinstance(content, str):
+            raise InvalidInputError(
+                f"{name} must be names of letters, digits and _, each with a text, not {variable!r}: {content!r}"
+            )
+    return found or None

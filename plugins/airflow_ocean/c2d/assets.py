@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.services import OceanServices
     from airflow_ocean.c2d.transactions import MinedTransaction
 
 __all__ = [
@@ -196,6 +197,8 @@ class Assets:
         :raises NotIndexedError: when the index does not follow in time; trying again goes on from there
         :raises StepChangedError: when this journal's attempt has published another asset
         """
+        if spec.compute.trusted_publishers:
+            self._require_trust_in_publishers(self._client.services())
         if spec.pricing and spec.pricing.kind == "fixed_rate":
             # asked before the first transaction, so that a wrong address costs nothing
             self._base_token(spec.pricing)
@@ -333,7 +336,7 @@ class Assets:
             "description": "Compute service" if kind == "compute" else "Download service",
         }
         if kind == "compute":
-            service["compute"] = spec.compute.to_dict()
+            service["compute"] = spec.compute.to_dict(self._client.services().anybody)
         if spec.consumer_parameters and spec.kind == "dataset":
             service["consumerParameters"] = list(spec.consumer_parameters)
         return service
@@ -382,6 +385,8 @@ class Assets:
         """
         self._one_of(algorithm_did, publisher)
         if publisher:
+            endpoint = self.resolve(dataset_did).service("compute").endpoint
+            self._require_trust_in_publishers(self._client.services(endpoint))
             return self._trust.change(dataset_did, trusting_publisher(parse_address(publisher, "publisher")))
         entry = self._trusted_entry(self.resolve(str(algorithm_did)))
         return self._trust.change(dataset_did, trusting_algorithm(entry))
@@ -399,6 +404,14 @@ class Assets:
         return self._trust.change(
             dataset_did, without(ALGORITHMS, lambda known: known.get("did") == algorithm_did)
         )
+
+    @staticmethod
+    def _require_trust_in_publishers(services: OceanServices) -> None:
+        if not services.trusts_publishers:
+            raise NotAllowedError(
+                f"{services.url} cannot trust all algorithms of a publisher: an Ocean Node compares that list with the data "
+                "NFTs of algorithms. Allow each algorithm by its DID. Nothing was sent"
+            )
 
     @staticmethod
     def _one_of(algorithm_did: str | None, publisher: str | None) -> None:

@@ -10,6 +10,7 @@ from airflow_ocean.c2d.chain import Chain
 from airflow_ocean.c2d.checks import Check, check_network
 from airflow_ocean.c2d.datatokens import Datatokens
 from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.c2d.escrow import Escrow
 from airflow_ocean.c2d.jobs import Jobs
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
@@ -51,8 +52,9 @@ class OceanClient:
         self._services: dict[str, OceanServices] = {}
         self.assets = Assets(self)
         self.datatokens = Datatokens(self)
+        self.escrow = Escrow(self)
         self.orders = Orders(self)
-        self.jobs = Jobs(self.services, journal)
+        self.jobs = Jobs(self.services, journal, self.escrow)
 
     def __repr__(self) -> str:
         return f"OceanClient({self.address} on {origin(self.network.rpc_url)})"
@@ -119,11 +121,14 @@ class OceanClient:
 
         self.transactions.chain.constant(f"code of {address}", look)
 
-    def services(self, provider_url: str | None = None) -> OceanServices:
-        """Return the services behind a Provider URL, the connection's own by default."""
+    def services(self, provider_url: str | None = None, job_id: str | None = None) -> OceanServices:
+        """Return the services behind a Provider's or node's URL, the connection's own by default.
+
+        :param job_id: a job of them, if one is known, which saves a question
+        """
         url = (provider_url or self.network.provider_url).rstrip("/")
         if url not in self._services:
-            self._services[url] = open_services(self.network, self.wallet, self.chain_id, url)
+            self._services[url] = open_services(self.network, self.wallet, self.chain_id, url, job_id)
         return self._services[url]
 
     def check(self) -> list[Check]:

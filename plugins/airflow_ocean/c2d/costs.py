@@ -21,6 +21,9 @@ class Cost:
     :param fees: the Provider's fees in ``tokens``, by token address
     :param datatokens: datatoken address → how many orders each cost one, also where it was got for that order
     :param gas_fee: wei
+    :param deposited: token address → amount that went into the escrow, less what came back; it stays the wallet's, and is
+        not among ``tokens``
+    :param locked: token address → the most that is claimed for the job
     """
 
     tokens: dict[str, int] = field(default_factory=dict)
@@ -29,10 +32,15 @@ class Cost:
     gas_used: int = 0
     gas_fee: int = 0
     transactions: list[str] = field(default_factory=list)
+    deposited: dict[str, int] = field(default_factory=dict)
+    locked: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, mined: list[MinedTransaction]) -> Cost:
-        """Add up transactions."""
+    def of(cls, mined: list[MinedTransaction], locked: dict[str, int] | None = None) -> Cost:
+        """Add up transactions.
+
+        :param locked: token address → what a job's payment through the escrow may be
+        """
         return cls(
             tokens=_sum(transaction.spent for transaction in mined),
             fees=_sum(transaction.provider_fees for transaction in mined),
@@ -40,18 +48,35 @@ class Cost:
             gas_used=sum(transaction.gas_used for transaction in mined),
             gas_fee=sum(transaction.fee for transaction in mined),
             transactions=[transaction.hash for transaction in mined],
+            deposited=_sum(transaction.deposited for transaction in mined),
+            locked=locked or {},
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the cost as JSON; amounts as text, because JSON's numbers lose wei."""
         return {
-            "tokens": {token: str(amount) for token, amount in self.tokens.items()},
-            "fees": {token: str(amount) for token, amount in self.fees.items()},
+            "tokens": _texts(self.tokens),
+            "fees": _texts(self.fees),
             "datatokens": self.datatokens,
             "gas_used": self.gas_used,
             "gas_fee_wei": str(self.gas_fee),
             "transactions": self.transactions,
+            "deposited": _texts(self.deposited),
+            "locked": _texts(self.locked),
         }
+
+
+def settled(cost: dict[str, Any], token: str, claimed: int) -> dict[str, Any]:
+    """Bring a cost record up to date after a job's payment was claimed: what it has cost instead of what it may.
+
+    :param cost: as :meth:`Cost.to_dict` gives it
+    :param claimed: in the token's smallest unit
+    """
+    return {**cost, "locked": {}, "claimed": {token: str(claimed)}}
+
+
+def _texts(amounts: dict[str, int]) -> dict[str, str]:
+    return {token: str(amount) for token, amount in amounts.items()}
 
 
 def _sum(amounts: Iterable[dict[str, int]]) -> dict[str, int]:

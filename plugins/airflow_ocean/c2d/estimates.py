@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_ocean.c2d.errors import InsufficientFundsError
+from airflow_ocean.c2d.errors import InsufficientFundsError, InvalidInputError
 from airflow_ocean.c2d.limits import GAS, CostLimit
-from airflow_ocean.c2d.payments import ONE_DATATOKEN, Payment, Payments
-from airflow_ocean.c2d.units import ETHER_DECIMALS, format_units
+from airflow_ocean.c2d.payments import ONE_DATATOKEN, SETTLED_WAYS, Payment, Payments
+from airflow_ocean.c2d.units import ETHER_DECIMALS, format_units, parse_address
 
 if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.quotes import Quote
+    from airflow_ocean.c2d.services import JobTerms
 
 COIN = "of the chain's coin"
 # Gas of each transaction, measured on the Ocean contracts 2.0.3 and rounded up; tests hold them against real receipts.
@@ -30,15 +32,18 @@ GAS_BY_TEMPLATE = {
     2: {"held": 140_000, "dispense": 135_000, "buy": 345_000, "renew": 110_000},
 }
 
-Kind = Literal["price", "fee", "gas", "datatoken"]
+# Deposit and authorization, the first of a wallet.
+GAS_ESCROW = 150_000 + 180_000
+
+Kind = Literal["price", "fee", "lock", "gas", "datatoken"]
 
 
 @dataclass(frozen=True)
 class CostLine:
     """One thing that costs something.
 
-    :param kind: ``price`` of a datatoken, ``fee`` of the Provider, ``gas``, or a ``datatoken`` that the wallet has or is
-        given, which counts for no limit
+    :param kind: ``price`` of a datatoken, ``fee`` of the Provider, ``lock`` in the escrow, of which what the job does not use
+        comes back, ``gas``, or a ``datatoken`` that the wallet has or is given, which counts for no limit
     :param payer: the wallet's address
     :param token: the token's address, or ``gas`` for the chain's coin
     :param amount: the most it can be, in the token's smallest unit (wei)
@@ -70,7 +75,7 @@ class Estimate:
     :param environment: id of the compute environment
     :param duration: seconds it is paid for
     :param tokens: token address, or ``gas`` → how its amounts are written
-    :param balances: wallet → token → what it holds, in the smallest unit
+    :param balances: wallet → token → what it holds, in the smallest unit; what is free for it in the escrow included
     """
 
     environment: str
@@ -143,16 +148,20 @@ def of_payment(client: OceanClient, quote: Quote, duration: int) -> Estimate:
     draft = _Draft(client)
     for payment in Payments(client).plan(quote):
         draft.add_payment(payment)
+    if quote.payment is not None:
+        what = "Locked in the escrow for the job; what it does not use comes back"
+        token = parse_address(quote.payment.token, "token")
+        draft.add_lock(what, token, quote.payment.amount, quote.payment.escrow)
     return draft.finish(quote.environment.id, duration)
 
 
 def of_publishing_and_payment(
-    publisher: OceanClient, consumer: OceanClient, environment: str, duration: int
+    publisher: OceanClient, consumer: OceanClient, environment: str, terms: JobTerms
 ) -> Estimate:
     """Estimate a run that first publishes a dataset and an algorithm, and gives the consumer a datatoken of each.
 
     :param environment: ``free``, ``cheapest``, or an environment's id
-    :param duration: seconds it is paid for
+    :param terms: how the job is to run
     """
     chosen = consumer.orders.environment(environment)
     draft = _Draft(publisher)
@@ -161,14 +170,19 @@ def of_publishing_and_payment(
     draft.add_gas("Allow the algorithm on the dataset", GAS_ALLOW)
     draft.add_gas("Give one datatoken of each to the consumer", 2 * GAS_MINT)
     draft.turn_to(consumer)
-    draft.add_gas("Order both assets", 2 * GAS_BY_TEMPLATE[1]["held"])
+    if chosen.needs_orders:
+        draft.add_gas("Order both assets", 2 * GAS_BY_TEMPLATE[1]["held"])
     if not chosen.is_free and chosen.fee_token:
-        decimals = consumer.datatokens.decimals(chosen.fee_token)
-        price = (chosen.price_per_minute * duration / 60).scaleb(decimals)
-        fee = int(Decimal(price).to_integral_value(ROUND_CEILING))
-        draft.add(f"Environment {chosen.id} for {duration} s", "fee", chosen.fee_token, fee)
-        draft.add_gas("Approve and pay the environment's fee", GAS_APPROVE + GAS_FEE)
-    return draft.finish(chosen.id, duration)
+        token = parse_address(chosen.fee_token, "feeToken")
+        price = chosen.price(terms.duration, terms.resources).scaleb(consumer.datatokens.decimals(token))
+        amount = int(price.to_integral_value(ROUND_CEILING))
+        what = f"Environment {chosen.id} for {terms.duration} s"
+        if chosen.resource_prices:
+            draft.add_lock(f"{what}, locked until the job is settled", token, amount)
+        else:
+            draft.add(what, "fee", token, amount)
+            draft.add_gas("Approve and pay the environment's fee", GAS_APPROVE + GAS_FEE)
+    return draft.finish(chosen.id, terms.duration)
 
 
 class _Draft:
@@ -178,6 +192,7 @@ class _Draft:
         self._lines: list[CostLine] = []
         self._tokens = {GAS: Token(COIN)}
         self._clients: dict[str, OceanClient] = {}
+        self._in_escrow: dict[tuple[str, str], int] = {}
         self.turn_to(client)
 
     def turn_to(self, client: OceanClient) -> None:
@@ -201,7 +216,7 @@ class _Draft:
     def add_payment(self, payment: Payment) -> None:
         """Add what ordering one asset takes."""
         name = f"{payment.item.asset.name!r} ({payment.did})"
-        if payment.way in ("valid", "done"):
+        if payment.way in SETTLED_WAYS:
             return
         if payment.way == "buy" and payment.exchange is not None:
             self.add(f"Datatoken of {name}", "price", payment.exchange.base_token, payment.price)
@@ -214,6 +229,19 @@ class _Draft:
             gas += GAS_APPROVE + GAS_FEE
         self.add_gas(f"{'Renew' if payment.way == 'renew' else 'Order'} {name}", gas)
 
+    def add_lock(self, what: str, token: str, amount: int, escrow: str | None = None) -> None:
+        """Add what is locked in the escrow for a job, and the gas of what may have to be sent before.
+
+        :param escrow: the contract, the chain's listed one by default; what the wallet has there pays, too
+        """
+        self.add(what, "lock", token, amount)
+        self.add_gas("Deposit in the escrow, and authorize the node to lock it", GAS_APPROVE + GAS_ESCROW)
+        with suppress(InvalidInputError):  # none is listed
+            contract = escrow or self._client.contract_address("Escrow")
+            self._in_escrow[self._client.address, token] = self._client.escrow.funds(
+                contract, token
+            ).available
+
     def finish(self, environment: str, duration: int) -> Estimate:
         """Look up what the wallets hold, and return the whole."""
         balances = {}
@@ -222,7 +250,7 @@ class _Draft:
             balances[address] = {
                 token: client.transactions.chain.quantity("eth_getBalance", address, "latest")
                 if token == GAS
-                else client.datatokens.balance(token)
+                else client.datatokens.balance(token) + self._in_escrow.get((address, token), 0)
                 for token in sorted(used | {GAS})
             }
         return Estimate(environment, duration, tuple(self._lines), self._tokens, balances)

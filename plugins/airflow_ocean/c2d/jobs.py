@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import (
-    InvalidInputError,
-    JobNotFoundError,
-    NotAllowedError,
-    OrderInUseError,
-    ServiceAnswerError,
-)
+from airflow_ocean.c2d.errors import InvalidInputError, JobNotFoundError
+from airflow_ocean.c2d.services import JobRequest, fetch_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+    from airflow_ocean.c2d.escrow import Escrow
     from airflow_ocean.c2d.journal import Journal
     from airflow_ocean.c2d.orders import Order
     from airflow_ocean.c2d.services import OceanServices, ResultStream
@@ -61,11 +58,36 @@ class ResultFile:
 
 
 @dataclass(frozen=True)
+class JobPayment:
+    """How a job is paid through the escrow.
+
+    :param token: the address of the token
+    :param escrow_job: the job's id in the contract, 0x-hex
+    :param lock: the transaction that locked the payment
+    :param claim: the one that claimed what the job cost and gave the rest back, None before
+    :param cancel: the one that gave all of it back
+    """
+
+    token: str
+    escrow_job: str
+    lock: str | None
+    claim: str | None
+    cancel: str | None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is locked for the job any more."""
+        return bool(self.claim or self.cancel)
+
+
+@dataclass(frozen=True)
 class Job:
     """A compute job as its service describes it.
 
     :param state: the service's numeric status
-    :param agreement_id: transaction id of the order the job runs on
+    :param agreement_id: transaction id of the order the job runs on, empty where orders do not bind jobs
+    :param label: what its start was marked with, None where jobs keep none
+    :param payment: how it is paid through the escrow, None for all others
     """
 
     id: str
@@ -78,6 +100,8 @@ class Job:
     results: tuple[ResultFile, ...]
     algorithm_did: str | None
     dataset_dids: tuple[str, ...]
+    label: str | None = None
+    payment: JobPayment | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -159,85 +183,84 @@ def _moment(seconds: Any) -> datetime | None:
 class Jobs:
     """Starting, finding, watching and stopping the wallet's jobs.
 
-    :param services_at: returns the services behind a Provider URL
+    :param services_at: returns the services behind a URL, for a job's id where one is known
     :param journal: where starting leaves its traces
+    :param escrow: what pays for jobs where orders do not
     """
 
-    def __init__(self, services_at: Callable[[str | None], OceanServices], journal: Journal) -> None:
+    def __init__(
+        self,
+        services_at: Callable[[str | None, str | None], OceanServices],
+        journal: Journal,
+        escrow: Escrow,
+    ) -> None:
         self._services = services_at
         self._journal = journal
+        self._escrow = escrow
 
-    def start(self, order: Order, custom_data: dict[str, Any] | None = None, step: str = "start job") -> Job:
+    def start(
+        self,
+        order: Order,
+        custom_data: dict[str, Any] | None = None,
+        variables: dict[str, str] | None = None,
+        step: str = "start job",
+    ) -> Job:
         """Start a job on a paid order, once: a retry returns the job that an earlier attempt started.
 
-        Starting is no transaction, so nothing on the chain tells whether it happened. The jobs that the order had
-        before are written to the journal first; one that is there and not among them is this step's.
+        Starting is no transaction, so nothing on the chain tells whether it happened; how the job is found again,
+        :mod:`airflow_ocean.c2d.starting` says.
 
         :param custom_data: parameters for the algorithm; it finds them as ``algoCustomData.json``
+        :param variables: environment variables for the algorithm, where the service offers them
         :param step: the step's name in the journal
         :raises OrderInUseError: when another job of this order is not finished
-        :raises NotAllowedError: when the Provider refuses the order
+        :raises NotAllowedError: when the service refuses the order
         """
-        present = self.of_order(order)
-        entry = self._journal.load(step)
-        before = None if entry is None else entry["jobs"]
-        if before is not None:
-            mine = [job for job in present if job.id not in before]
-            if mine:
-                logger.info("An earlier attempt started %s", mine[-1].describe())
-                return mine[-1]
-        running = next((job for job in present if not job.is_finished), None)
-        if running is not None:
-            raise OrderInUseError(
-                f"order {running.agreement_id} runs {running.describe()}; wait for it or stop it, or pay for another order",
-                job_id=running.id,
-                provider_url=order.provider_url,
-                consumer_address=running.owner,
-            )
-        if before is None:
-            self._journal.save(step, {"jobs": [job.id for job in present]})
-        services = self._services(order.provider_url)
-        try:
-            job = services.start(
-                order.dataset_inputs(), order.algorithm_input(), order.environment, custom_data
-            )
-        except ServiceAnswerError as error:
-            if "already in use" in error.text:
-                if before is None:
-                    # This step's first and only request was refused: the job that has the order is another run's, and
-                    # must not be taken for this one's later.
-                    self._journal.save(step, {"jobs": [job.id for job in self.of_order(order)]})
-                # Otherwise an earlier attempt's request, the answer of which was lost, may have been quicker.
-                raise OrderInUseError(f"{error}; a retry looks whose job it is") from error
-            raise NotAllowedError(f"{error}") from error
+        from airflow_ocean.c2d.starting import BoundStart, LabelledStart
+
+        services = self._services(order.provider_url, None)
+        request = JobRequest(
+            datasets=order.dataset_inputs(),
+            algorithm=order.algorithm_input(),
+            environment=order.environment,
+            terms=order.terms,
+            custom_data=custom_data,
+            variables=variables,
+            payment_token=order.payment.token if order.payment else None,
+        )
+        if services.labels_jobs:
+            job = LabelledStart(services, self._journal, self._escrow, step).carry_out(order, request)
+        else:
+            job = BoundStart(services, self._journal, step).carry_out(order, request)
         logger.info("Started job %s at %s in environment %s", job.id, order.provider_url, order.environment)
         return job
-
-    def of_order(self, order: Order) -> list[Job]:
-        """Return every job of an order, oldest first."""
-        agreements = {transaction.lower() for transaction in order.transactions}
-        jobs = [
-            job for job in self._services(order.provider_url).jobs() if job.agreement_id.lower() in agreements
-        ]
-        return sorted(jobs, key=lambda job: job.created or datetime.fromtimestamp(0, UTC))
 
     def get(self, job_id: str, provider_url: str | None = None) -> Job:
         """Return a job.
 
-        :raises JobNotFoundError: when the Provider knows no such job of this wallet
+        :raises JobNotFoundError: when the service knows no such job of this wallet
         """
-        return self._services(provider_url).job(job_id)
+        return self._services(provider_url, job_id).job(job_id)
 
     def stop(self, job_id: str, provider_url: str | None = None) -> Job:
         """Stop a job; a finished one stays as it is."""
         job = self.get(job_id, provider_url)
-        return job if job.is_finished else self._services(provider_url).stop(job)
+        return job if job.is_finished else self._services(provider_url, job_id).stop(job)
 
     @contextlib.contextmanager
     def open_result(self, job_id: str, index: int, provider_url: str | None = None) -> Iterator[ResultStream]:
         """Open a result for reading, in chunks."""
-        with self._services(provider_url).open_result(job_id, index) as stream:
+        with self._services(provider_url, job_id).open_result(job_id, index) as stream:
             yield stream
+
+    def open_running_log(
+        self, job_id: str, provider_url: str | None = None
+    ) -> AbstractContextManager[Iterator[bytes]] | None:
+        """Open a running job's log, which goes on until the job ends; None when the service shows none before.
+
+        :raises JobNotFoundError: when the job does not run; its log is a result then
+        """
+        return self._services(provider_url, job_id).open_running_log(job_id)
 
     def log_tail(self, job: Job, provider_url: str | None = None, max_bytes: int = 8_000) -> str:
         """Return the end of the log that says most about a job's end, empty when there is none.
@@ -276,6 +299,4 @@ def get_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
     :raises TransientError: when the service does not answer
     :raises JobNotFoundError: when it knows no such job of this consumer
     """
-    from airflow_ocean.c2d.services.provider_status import fetch_jobs
-
-    return select_job(fetch_jobs(provider_url, consumer_address, job_id), job_id, provider_url)
+    return fetch_job(provider_url, consumer_address, job_id)

@@ -30,6 +30,7 @@ from ocean_lib.structures.file_objects import (
     SmartContractCall,
     UrlFile,
 )
+from ocean_lib.web3_internal.contract_base import ContractBase
 from web3 import HTTPProvider, Web3
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "DatatokenArguments",
     "Dispenser",
     "DispenserArguments",
+    "Escrow",
     "ExchangeArguments",
     "FilesType",
     "FilesTypeFactory",
@@ -60,6 +62,12 @@ __all__ = [
     "connect",
     "ocean_config",
 ]
+
+
+class Escrow(ContractBase):  # type: ignore[misc]
+    """The contract through which Ocean Nodes are paid, which ocean-lib does not know; its ABI is in ocean-contracts."""
+
+    CONTRACT_NAME = "Escrow"
 
 
 def connect(provider: HTTPProvider, middleware: Callable[..., Any]) -> Web3:

@@ -1,8 +1,8 @@
 """Orders kept from run to run, so that a run pays only when it has to, and runs do not get in each other's way.
 
-For each asset, service, environment and wallet there is a list of orders. One order of a job is its agreement: the
-algorithm's where the environment is free, else that of the first dataset, which carries the fee. Only one unfinished job
-may have it, so a run claims it; all others may be shared.
+For each asset, service, environment and wallet there is a list of orders. Where orders bind jobs, one order of a job is its
+agreement: the algorithm's where the environment is free, else that of the first dataset, which carries the fee. Only one
+unfinished job may have it, so a run claims it; all others may be shared.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from airflow_ocean.c2d.errors import InvalidInputError, OrderInUseError
 from airflow_ocean.c2d.orders import Order
 from airflow_ocean.c2d.quotes import LEAST_LEFT, EarlierOrder
+from airflow_ocean.c2d.services import JobTerms
 from airflow_ocean.c2d.wallet import lock_folder
 
 if TYPE_CHECKING:
@@ -119,17 +120,19 @@ class _Choice:
     chosen_at: int
     valid_until: int
     known: dict[str, KeptOrder]
+    terms: JobTerms
 
     def to_dict(self) -> dict[str, Any]:
         known = {did: kept.to_dict() for did, kept in self.known.items()}
-        return {**self.__dict__, "known": known}
+        return {**self.__dict__, "known": known, "terms": asdict(self.terms)}
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any] | None) -> _Choice | None:
         if entry is None:
             return None
         known = {did: KeptOrder.from_dict(kept) for did, kept in entry["known"].items()}
-        return cls(entry["environment"], entry["chosen_at"], entry["valid_until"], known)
+        terms = JobTerms(**entry["terms"])
+        return cls(entry["environment"], entry["chosen_at"], entry["valid_until"], known, terms)
 
 
 class OrderBook:
@@ -156,6 +159,8 @@ class OrderBook:
         *,
         environment: str = "free",
         duration: int = 3600,
+        resources: dict[str, float] | None = None,
+        queue_wait: int = 0,
         most_orders: int = 1,
         approve_payments: int = 1,
     ) -> Order:
@@ -165,7 +170,10 @@ class OrderBook:
         asset carries a fee or its time is looked at; everything else is ordered anew.
 
         :param environment: ``free``, ``cheapest``, or an environment's id
-        :param duration: for how long a fee is paid when one has to be paid, seconds
+        :param duration: seconds. For how long a Provider's fee is paid when one has to be paid; how long a job may run on
+            an Ocean Node
+        :param resources: see :meth:`Orders.quote <airflow_ocean.c2d.orders.Orders.quote>`
+        :param queue_wait: see there
         :param most_orders: how many orders may have unfinished jobs, or runs that are about to start one: as long as there
             are fewer, another one is paid for
         :param approve_payments: see :meth:`Orders.pay <airflow_ocean.c2d.orders.Orders.pay>`
@@ -185,7 +193,9 @@ class OrderBook:
         )
         with self._turn(assets, chosen):
             if choice is None:
-                choice = self._choose(assets, chosen, duration, most_orders)
+                choice = self._choose(
+                    assets, chosen, JobTerms(duration, resources or {}, queue_wait), most_orders
+                )
                 journal.save(_CHOICE, choice.to_dict())
             order = self._pay(assets, chosen, choice, approve_payments)
             journal.save(_PAID, json.loads(json.dumps(order.to_dict())))
@@ -198,6 +208,8 @@ class OrderBook:
         *,
         environment: str = "free",
         duration: int = 3600,
+        resources: dict[str, float] | None = None,
+        queue_wait: int = 0,
         most_orders: int = 1,
     ) -> Quote:
         """Ask what :meth:`pay` with the same arguments would pay now; nothing is spent, claimed or kept.
@@ -206,66 +218,82 @@ class OrderBook:
         """
         assets = self._client.orders.look_up(dataset_dids, algorithm_did)
         chosen = self._client.orders.environment(environment, assets.provider_url)
-        choice = self._choose(assets, chosen, duration, most_orders)
+        terms = JobTerms(duration, resources or {}, queue_wait)
+        choice = self._choose(assets, chosen, terms, most_orders)
         known = {did: kept.order for did, kept in choice.known.items()}
-        return self._client.orders.ask(assets, chosen, choice.valid_until, known)
+        return self._client.orders.ask(assets, chosen, choice.valid_until, known, terms)
 
     def _pay(
         self, assets: JobAssets, environment: ComputeEnvironment, choice: _Choice, approve_payments: int
     ) -> Order:
         known = {did: kept.order for did, kept in choice.known.items()}
         order = self._client.orders.pay(
-            self._client.orders.ask(assets, environment, choice.valid_until, known),
+            self._client.orders.ask(assets, environment, choice.valid_until, known, choice.terms),
             approve_payments=approve_payments,
         )
-        agreement = _agreement(assets, environment)
+        agreement = self._agreement(assets, environment)
         for (asset, service), ordered in zip(assets.items, (*order.datasets, order.algorithm), strict=True):
-            key = self._key(asset, service, environment)
-            used = choice.known.get(asset.did)
-            self._keep(key, ordered, used, choice.chosen_at, claims=asset is agreement)
+            if ordered.transaction is not None:
+                key = self._key(asset, service, environment)
+                used = choice.known.get(asset.did)
+                self._keep(key, ordered, used, choice.chosen_at, claims=asset is agreement)
         return order
 
     # ------------------------------------------------------------------ choosing
 
     def _choose(
-        self, assets: JobAssets, environment: ComputeEnvironment, duration: int, most_orders: int
+        self, assets: JobAssets, environment: ComputeEnvironment, terms: JobTerms, most_orders: int
     ) -> _Choice:
         now = int(time.time())
-        agreement = _agreement(assets, environment)
+        agreement = self._agreement(assets, environment)
+        # Where orders do not bind jobs, a job is paid for by itself, and any order may be shared.
+        fee_bearer = None if environment.is_free else agreement
         candidates = {
-            asset.did: self._usable(
-                asset, service, environment, now, carries_fee=asset is agreement and not environment.is_free
-            )
+            asset.did: [
+                kept
+                for kept in self._usable(asset, service, environment, now)
+                # The first dataset's order has to carry the fee; with another one's fee the agreement would be unclear.
+                if fee_bearer is None or (kept.order.fee > 0) == (asset is fee_bearer)
+            ]
             for asset, service in assets.items
         }
         known: dict[str, KeptOrder] = {}
-        mine = self._free_one(candidates[agreement.did], assets.provider_url, most_orders, agreement.did)
-        if mine is not None:
+        mine = None
+        if agreement is not None:
+            mine = self._free_one(
+                candidates.pop(agreement.did), assets.provider_url, most_orders, agreement.did
+            )
+        if agreement is not None and mine is not None:
             known[agreement.did] = mine
-        until = now + duration
+        until = now + terms.duration
         # What is good for long enough is taken as it is: any later moment would have to be paid for.
         lasting = mine if mine and mine.order.valid_until >= now + LEAST_LEFT else None
         if lasting is not None:
             until = lasting.order.valid_until
         for did, kept in candidates.items():
-            if did == agreement.did:
-                continue
             # At a start the Provider compares the fee with the price until the latest moment of all orders.
-            fitting = [one for one in kept if environment.is_free or one.order.valid_until <= until]
+            fitting = [one for one in kept if fee_bearer is None or one.order.valid_until <= until]
             if fitting:
                 known[did] = fitting[-1]
-        return _Choice(environment.id, now, until, known)
+        return _Choice(environment.id, now, until, known, terms)
+
+    def _agreement(self, assets: JobAssets, environment: ComputeEnvironment) -> Asset | None:
+        """Return the asset whose order will be the job's agreement, None where orders do not bind jobs.
+
+        Source: Provider ``validation/provider_requests`` and ``routes/compute``: the last order whose fee covers the price.
+        """
+        if not self._client.services(assets.provider_url).orders_bind_jobs:
+            return None
+        return assets.algorithm[0] if environment.is_free else assets.datasets[0][0]
 
     def _usable(
-        self, asset: Asset, service: Service, environment: ComputeEnvironment, now: int, *, carries_fee: bool
+        self, asset: Asset, service: Service, environment: ComputeEnvironment, now: int
     ) -> list[KeptOrder]:
         """Return the orders whose time-out is far enough away, those that are paid for the longest last."""
         usable = [
             kept
             for kept in self._read(self._key(asset, service, environment))
-            if (not service.timeout or kept.ordered_at + service.timeout > now + LEAST_LEFT)
-            # The first dataset's order has to carry the fee; with another one's fee the agreement would be unclear.
-            and (environment.is_free or (kept.order.fee > 0) == carries_fee)
+            if not service.timeout or kept.ordered_at + service.timeout > now + LEAST_LEFT
         ]
         return sorted(usable, key=lambda kept: kept.order.valid_until)
 
@@ -356,11 +384,3 @@ class OrderBook:
                         f"another payment for the same assets takes longer than {_LOCK_TIMEOUT:.0f} s; nothing was spent"
                     ) from None
             yield
-
-
-def _agreement(assets: JobAssets, environment: ComputeEnvironment) -> Asset:
-    """Return the asset whose order will be the job's agreement.
-
-    Source: Provider ``validation/provider_requests`` and ``routes/compute``: the last order whose fee covers the price.
-    """
-    return assets.algorithm[0] if environment.is_free else assets.datasets[0][0]

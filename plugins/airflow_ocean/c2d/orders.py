@@ -12,7 +12,8 @@ from airflow_ocean.c2d.costs import Cost
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.c2d.payments import Payments, Terms
 from airflow_ocean.c2d.quotes import EarlierOrder, JobAssets, Quote, QuotedAsset
-from airflow_ocean.c2d.services import AssetInput
+from airflow_ocean.c2d.services import AssetInput, EscrowPayment, JobTerms
+from airflow_ocean.c2d.units import parse_address
 
 if TYPE_CHECKING:
     from airflow_ocean.c2d.assets import Asset, Service
@@ -26,7 +27,8 @@ logger = logging.getLogger(__name__)
 class OrderedAsset:
     """One asset of an order.
 
-    :param transaction: id of its order transaction, 0x and lower case as services compare it
+    :param transaction: id of its order transaction, 0x and lower case as services compare it; None where the job needs no
+        order
     :param started: id of the transaction that started the order; another one than ``transaction`` after a renewal
     :param valid_until: until when its fee is paid, seconds since 1970
     :param fee: what the fee was, in the fee token's smallest unit, as text
@@ -36,7 +38,7 @@ class OrderedAsset:
 
     did: str
     service_id: str
-    transaction: str
+    transaction: str | None
     user_data: dict[str, Any] | None = None
     started: str | None = None
     valid_until: int | None = None
@@ -52,6 +54,8 @@ class Order:
     :param environment: id of the environment it was paid for
     :param environment_consumer: the environment's address, whom the orders name as consumer
     :param valid_until: until when the environment is paid, seconds since 1970
+    :param terms: how the job is to run
+    :param payment: what its start locks in the escrow, where the service is paid by that
     """
 
     provider_url: str
@@ -60,12 +64,14 @@ class Order:
     valid_until: int
     datasets: tuple[OrderedAsset, ...]
     algorithm: OrderedAsset
+    terms: JobTerms
+    payment: EscrowPayment | None = None
     cost: dict[str, Any] = field(default_factory=dict)
 
     @property
     def transactions(self) -> list[str]:
-        """The order transaction ids: datasets first, the algorithm's last."""
-        return [item.transaction for item in (*self.datasets, self.algorithm)]
+        """The order transaction ids: datasets first, the algorithm's last; none of what needs no order."""
+        return [item.transaction for item in (*self.datasets, self.algorithm) if item.transaction]
 
     def assets(self) -> list[dict[str, str | None]]:
         """Say what was ordered, for people: ``did``, ``name`` and ``datatoken`` of each, the algorithm's last."""
@@ -83,8 +89,9 @@ class Order:
         return _input(self.algorithm)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the order as JSON."""
-        return asdict(self)
+        """Give the order as JSON; amounts as text, because JSON's numbers lose wei."""
+        payment = {**asdict(self.payment), "amount": str(self.payment.amount)} if self.payment else None
+        return {**asdict(self), "payment": payment}
 
     @classmethod
     def from_dict(cls, fields: Any) -> Order:
@@ -93,6 +100,7 @@ class Order:
         :raises InvalidInputError: when it is none
         """
         try:
+            payment = fields.get("payment")
             return cls(
                 provider_url=fields["provider_url"],
                 environment=fields["environment"],
@@ -100,9 +108,11 @@ class Order:
                 valid_until=int(fields["valid_until"]),
                 datasets=tuple(OrderedAsset(**item) for item in fields["datasets"]),
                 algorithm=OrderedAsset(**fields["algorithm"]),
+                terms=JobTerms(**fields["terms"]),
+                payment=EscrowPayment(**{**payment, "amount": int(payment["amount"])}) if payment else None,
                 cost=fields.get("cost") or {},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(
                 f"this is not an order as paying makes it ({error!r}): {str(fields)[:200]}"
             ) from error
@@ -132,6 +142,8 @@ class Orders:
         *,
         environment: str = "free",
         duration: int = 3600,
+        resources: dict[str, float] | None = None,
+        queue_wait: int = 0,
         valid_until: int | None = None,
         known_orders: dict[str, EarlierOrder | str] | None = None,
     ) -> Quote:
@@ -140,30 +152,38 @@ class Orders:
         A payment that was begun is asked for again as it was begun: in the same environment, until the same moment.
 
         :param environment: ``free``, ``cheapest``, or an environment's id
-        :param duration: how long the environment is wanted, for one job or several after each other, seconds
+        :param duration: seconds. For how long a Provider's environment is wanted, for one job or several after each other;
+            how long a job may run on an Ocean Node
+        :param resources: amounts by the names of an Ocean Node's environment, e.g. ``{"cpu": 2, "ram": 4}``
+        :param queue_wait: seconds that the job may wait for an Ocean Node's resources
         :param valid_until: until when it is wanted instead, seconds since 1970. With the moment a known order was
             paid until, that order costs nothing more; any later moment renews it on the chain
         :param known_orders: DID → an earlier order, or just its transaction, to be used again if it is still good
         :raises NotAllowedError: when the algorithm may not run on a dataset, or the Provider refuses otherwise
         :raises InvalidInputError: when a parameter is not what it has to be
         """
-        for name, value in (("duration", duration), ("valid_until", valid_until)):
+        for name, value, least in (
+            ("duration", duration, 1),
+            ("valid_until", valid_until, 1),
+            ("queue_wait", queue_wait, 0),
+        ):
             if (
                 isinstance(value, bool)
                 or not isinstance(value, int | None)
-                or (value is not None and value <= 0)
+                or (value is not None and value < least)
             ):
-                raise InvalidInputError(f"{name} must be a number of seconds above 0, not {value!r}")
+                raise InvalidInputError(f"{name} must be a number of seconds, {least} or more, not {value!r}")
+        terms = JobTerms(duration, resources or {}, queue_wait)
         assets = self.look_up(dataset_dids, algorithm_did)
         begun = Payments(self._client).terms([*dataset_dids, algorithm_did]) if valid_until is None else None
         if begun is not None and begun.valid_until > time.time():
-            environment, valid_until = begun.environment, begun.valid_until
+            environment, valid_until, terms = begun.environment, begun.valid_until, JobTerms(**begun.job)
         chosen = self.environment(environment, assets.provider_url)
         known = {
             did: EarlierOrder(order, order) if isinstance(order, str) else order
             for did, order in (known_orders or {}).items()
         }
-        return self.ask(assets, chosen, valid_until or int(time.time()) + duration, known)
+        return self.ask(assets, chosen, valid_until or int(time.time()) + duration, known, terms)
 
     def look_up(self, dataset_dids: list[str], algorithm_did: str) -> JobAssets:
         """Resolve the assets of a job.
@@ -189,8 +209,9 @@ class Orders:
         environment: ComputeEnvironment,
         valid_until: int,
         known_orders: dict[str, EarlierOrder],
+        terms: JobTerms,
     ) -> Quote:
-        """Have the Provider quote a job; :meth:`quote` does it from the beginning.
+        """Have the service quote a job; :meth:`quote` does it from the beginning.
 
         :param valid_until: until when the environment is wanted, seconds since 1970
         """
@@ -201,16 +222,18 @@ class Orders:
                 return AssetInput(asset.did, service.id)
             return AssetInput(asset.did, service.id, known.transaction, started=known.started)
 
-        quotes, algorithm_quote = self._client.services(assets.provider_url).quote(
+        quoted = self._client.services(assets.provider_url).quote(
             [offered(*dataset) for dataset in assets.datasets],
             offered(*assets.algorithm),
-            environment.id,
+            environment,
             valid_until,
-            environment.consumer_address,
+            terms,
         )
         *datasets, algorithm = [
             QuotedAsset(asset, service, quote, earlier=known_orders.get(asset.did))
-            for (asset, service), quote in zip(assets.items, [*quotes, algorithm_quote], strict=True)
+            for (asset, service), quote in zip(
+                assets.items, [*quoted.datasets, quoted.algorithm], strict=True
+            )
         ]
         return Quote(
             provider_url=assets.provider_url,
@@ -218,12 +241,16 @@ class Orders:
             valid_until=valid_until,
             datasets=tuple(datasets),
             algorithm=algorithm,
+            terms=terms,
+            payment=quoted.payment,
         )
 
     # ------------------------------------------------------------------ paying
 
     def pay(self, quote: Quote, *, approve_payments: int = 1) -> Order:
         """Pay what a quote asks: get datatokens where the wallet has none, then order or renew each asset.
+
+        What the escrow is to pay is deposited, and the service is authorized to lock it; starting the job locks it.
 
         :param approve_payments: for how many payments like this one to approve the tokens that pay, when they have to be
             approved: more than one leaves a standing approval, and saves later payments a transaction
@@ -235,7 +262,8 @@ class Orders:
         payments = Payments(self._client, approve_payments)
         transactions = payments.pay(quote)
         terms = payments.terms(quote.dids) or Terms.of(quote)
-        cost = Cost.of(self._client.transactions.mined[before:])
+        locked = {parse_address(quote.payment.token, "token"): quote.payment.amount} if quote.payment else {}
+        cost = Cost.of(self._client.transactions.mined[before:], locked)
         ordered = [
             _ordered(item, transaction, terms.valid_until)
             for item, transaction in zip(quote.items, transactions, strict=True)
@@ -253,11 +281,13 @@ class Orders:
             valid_until=terms.valid_until,
             datasets=tuple(ordered[:-1]),
             algorithm=ordered[-1],
+            terms=JobTerms(**terms.job),
+            payment=quote.payment,
             cost=cost.to_dict(),
         )
 
 
-def _ordered(item: QuotedAsset, transaction: str, valid_until: int) -> OrderedAsset:
+def _ordered(item: QuotedAsset, transaction: str | None, valid_until: int) -> OrderedAsset:
     earlier = item.earlier
     if earlier is not None and transaction == earlier.transaction.lower():
         until, fee = earlier.valid_until, earlier.fee
@@ -270,7 +300,7 @@ def _ordered(item: QuotedAsset, transaction: str, valid_until: int) -> OrderedAs
         item.service.id,
         transaction,
         item.user_data,
-        started.lower(),
+        started.lower() if started else None,
         until,
         str(fee),
         name=item.asset.name,

@@ -15,7 +15,7 @@ from airflow_ocean.c2d.errors import (
     StepChangedError,
     TransactionRevertedError,
 )
-from airflow_ocean.c2d.units import ZERO_ADDRESS
+from airflow_ocean.c2d.units import ZERO_ADDRESS, parse_address
 
 if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
@@ -32,14 +32,16 @@ FEE_FIELDS = (
     "providerFeeAddress", "providerFeeToken", "providerFeeAmount", "v", "r", "s", "validUntil", "providerData",
 )  # fmt: skip
 
-Way = Literal["valid", "done", "renew", "held", "dispense", "buy"]
+Way = Literal["none", "valid", "done", "renew", "held", "dispense", "buy"]
+# Ways that need no transaction any more.
+SETTLED_WAYS = ("none", "valid", "done")
 
 
 @dataclass(frozen=True)
 class Payment:
     """How one asset gets paid.
 
-    :param way: its order is still ``valid``; an earlier attempt has ``done`` it; its order is ``renew``-ed; a datatoken
+    :param way: the job needs ``none`` of it; its order is still ``valid``; an earlier attempt has ``done`` it; its order is ``renew``-ed; a datatoken
         is ``held``, or the asset's dispenser or exchange gives one
     :param token: ocean-lib's contract of the asset's datatoken, None where no transaction is needed
     :param exchange: where a datatoken can be bought, if it has to be
@@ -67,7 +69,7 @@ class Payment:
         due: dict[str, int] = {}
         if self.way == "buy" and self.exchange:
             due[self.exchange.base_token] = self.price
-        if self.way != "valid" and self.way != "done" and self.item.fee:
+        if self.way not in SETTLED_WAYS and self.item.fee:
             token, amount = self.item.fee
             due[token] = due.get(token, 0) + amount
         return due
@@ -80,16 +82,19 @@ class Terms:
     :param environment: the environment's id
     :param environment_consumer: its address, whom the orders name as consumer
     :param valid_until: seconds since 1970
+    :param job: how the job is to run: the fields of :class:`~airflow_ocean.c2d.services.JobTerms`
     """
 
     environment: str
     environment_consumer: str
     valid_until: int
+    job: dict[str, Any]
 
     @classmethod
     def of(cls, quote: Quote) -> Terms:
         """Return a quote's terms."""
-        return cls(quote.environment.id, quote.environment.consumer_address, quote.valid_until)
+        chosen = quote.environment
+        return cls(chosen.id, chosen.consumer_address, quote.valid_until, asdict(quote.terms))
 
 
 class Payments:
@@ -102,7 +107,7 @@ class Payments:
         self._client = client
         self._approve_payments = approve_payments
 
-    def pay(self, quote: Quote) -> list[str]:
+    def pay(self, quote: Quote) -> list[str | None]:
         """Pay for every asset of a quote and return their order transactions, in the quote's order.
 
         :raises CostLimitError: when all of it costs more than the client's limit; nothing was spent
@@ -114,7 +119,10 @@ class Payments:
         self._check(quote, payments)
         self._agree(quote, payments)
         consumer = quote.environment.consumer_address
-        return [self._carry_out(payment, consumer).lower() for payment in payments]
+        orders = [self._carry_out(payment, consumer) for payment in payments]
+        if quote.payment is not None:
+            self._client.escrow.provide(quote.payment, escrow_purpose(quote.dids))
+        return [order.lower() if order else None for order in orders]
 
     # ------------------------------------------------------------------ planning
 
@@ -123,10 +131,15 @@ class Payments:
 
         :raises InsufficientFundsError: when there is no way to a datatoken
         """
+        if quote.payment is not None:
+            # As below: what an earlier attempt spent on the way is part of the cost.
+            self._client.escrow.steps(escrow_purpose(quote.dids))
         return [self._plan(item) for item in quote.items]
 
     def _plan(self, item: QuotedAsset) -> Payment:
         did = item.asset.did
+        if not item.quote.needed:
+            return Payment(item, "none")
         self._recount(did)
         for step in (_order_step(did), _renew_step(did)):
             resumed = self._client.transactions.resume(step)
@@ -176,9 +189,14 @@ class Payments:
                         f"the Provider asks a fee of {amount} for {payment.did} in no token at all"
                     )
                 due[token] = due.get(token, 0) + amount
-        datatokens = self._client.datatokens
+        datatokens, escrow = self._client.datatokens, quote.payment
         what = f"computing {quote.algorithm.asset.did} in {quote.environment.id}"
-        self._client.limit.check_tokens(what, due, datatokens.decimals)
+        token = parse_address(escrow.token, "token") if escrow else ""
+        # All that may be claimed counts for the limit; of what the escrow holds already nothing more is needed.
+        at_most = due | ({token: due.get(token, 0) + escrow.amount} if escrow else {})
+        self._client.limit.check_tokens(what, at_most, datatokens.decimals)
+        if escrow:
+            due[token] = due.get(token, 0) + self._client.escrow.missing(escrow)
         for token, amount in due.items():
             datatokens.require_balance(datatokens.contract(token), amount)
 
@@ -197,7 +215,7 @@ class Payments:
             return
         if begun is None or all(payment.way != "done" for payment in payments):
             self._client.transactions.journal.save(_terms_entry(quote.dids), asdict(asked))
-        elif any(payment.way not in ("done", "valid") for payment in payments):
+        elif any(payment.way not in SETTLED_WAYS for payment in payments):
             error = OrderExpiredError if begun.valid_until <= time.time() else StepChangedError
             raise error(
                 f"an earlier attempt paid a part of {', '.join(quote.dids)} for environment {begun.environment} until "
@@ -207,8 +225,8 @@ class Payments:
 
     # ------------------------------------------------------------------ paying
 
-    def _carry_out(self, payment: Payment, consumer: str) -> str:
-        if payment.transaction is not None:
+    def _carry_out(self, payment: Payment, consumer: str) -> str | None:
+        if payment.way in SETTLED_WAYS:
             return payment.transaction
         if payment.way == "renew":
             self._approve(payment, payment.due)
@@ -278,6 +296,11 @@ class Payments:
             self._client.datatokens.approve(
                 token, payment.token.address, amount, payment.did, self._approve_payments
             )
+
+
+def escrow_purpose(dids: list[str]) -> str:
+    """Name what the escrow's steps of a payment are for."""
+    return f"computing {' '.join(dids)}"
 
 
 def _terms_entry(dids: list[str]) -> str:

@@ -54,7 +54,7 @@ def waiting(
     key = (provider_url.rstrip("/"), consumer_address)
     poll = polls.get(key)
     if poll is None:
-        poll = polls[key] = Poll(polls, key)
+        poll = polls[key] = Poll(polls, key, job_id)
     wait = Wait(job_id, interval, deadline)
     poll.join(wait)
     try:
@@ -68,10 +68,11 @@ class Poll:
 
     :param polls: the polls of this event loop, which this one leaves when it ends
     :param key: Provider URL and consumer address
+    :param job_id: the first job that is waited for
     """
 
-    def __init__(self, polls: dict[tuple[str, str], Poll], key: tuple[str, str]) -> None:
-        self._polls, self._key = polls, key
+    def __init__(self, polls: dict[tuple[str, str], Poll], key: tuple[str, str], job_id: str) -> None:
+        self._polls, self._key, self._job_id = polls, key, job_id
         self._loop = asyncio.get_running_loop()
         self._waits: set[Wait] = set()
         self._costs = PollCosts()
@@ -117,7 +118,7 @@ class Poll:
 
     async def _run(self) -> None:
         try:
-            async with open_job_reader(*self._key) as reader:
+            async with open_job_reader(*self._key, self._job_id) as reader:
                 await self._gather()
                 while self._waits:
                     await self._look(reader)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.assets import Asset, Service
     from airflow_ocean.c2d.environments import ComputeEnvironment
     from airflow_ocean.c2d.orders import OrderedAsset
-    from airflow_ocean.c2d.services import OrderQuote
+    from airflow_ocean.c2d.services import EscrowPayment, JobTerms, OrderQuote
 
 # An order that is good for a shorter time is renewed: paying, starting and fetching the inputs take their time.
 LEAST_LEFT = 120
@@ -34,6 +34,8 @@ class EarlierOrder:
     @classmethod
     def of(cls, ordered: OrderedAsset) -> EarlierOrder:
         """Return the order of an asset as it was paid."""
+        if ordered.transaction is None:
+            raise ValueError(f"{ordered.did} was not ordered")
         started = ordered.started or ordered.transaction
         return cls(ordered.transaction, started, ordered.valid_until or 0, int(ordered.fee))
 
@@ -76,7 +78,7 @@ class QuotedAsset:
     @property
     def needs_order(self) -> bool:
         """Whether a datatoken has to be spent."""
-        return self.quote.valid_order is None
+        return self.quote.needed and self.quote.valid_order is None
 
     @property
     def needs_renewal(self) -> bool:
@@ -104,13 +106,19 @@ class QuotedAsset:
 
 @dataclass(frozen=True)
 class Quote:
-    """What running an algorithm on datasets in an environment takes."""
+    """What running an algorithm on datasets in an environment takes.
+
+    :param terms: how the job is to run
+    :param payment: what has to be locked in the escrow, where the service is paid by that
+    """
 
     provider_url: str
     environment: ComputeEnvironment
     valid_until: int
     datasets: tuple[QuotedAsset, ...]
     algorithm: QuotedAsset
+    terms: JobTerms
+    payment: EscrowPayment | None = None
 
     @property
     def items(self) -> tuple[QuotedAsset, ...]:
@@ -139,4 +147,7 @@ class Quote:
                 }
                 for item in self.items
             ],
+            "escrow": {"token": self.payment.token, "amount": str(self.payment.amount)}
+            if self.payment
+            else None,
         }

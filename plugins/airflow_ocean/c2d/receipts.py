@@ -11,6 +11,11 @@ TRANSFER_TOPIC = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 _ORDER = "OrderStarted(address,address,uint256,uint256,uint256,address,uint256)"
 _FEE = "ProviderFee(address,address,uint256,bytes,uint8,bytes32,bytes32,uint256)"
 ORDER_TOPIC, FEE_TOPIC = ("0x" + keccak(text=event).hex() for event in (_ORDER, _FEE))
+# Escrow's events; the first fields of each are indexed.
+DEPOSIT_TOPIC, WITHDRAW_TOPIC = (
+    "0x" + keccak(text=f"{event}(address,address,uint256)").hex() for event in ("Deposit", "Withdraw")
+)
+CLAIM_TOPIC = "0x" + keccak(text="Claimed(address,uint256,address,address,uint256,bytes)").hex()
 
 
 def token_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
@@ -49,3 +54,31 @@ def ordered_tokens(logs: list[dict[str, Any]]) -> tuple[str, ...]:
         for log in logs
         if log["topics"] and log["topics"][0] == ORDER_TOPIC
     )
+
+
+def escrow_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
+    """Return what a transaction put into an escrow for a wallet: token address → amount, less what it took out."""
+    flow: dict[str, int] = {}
+    for log in logs:
+        kind = log["topics"][0] if len(log["topics"]) == 2 and len(log["data"]) >= 130 else None
+        if kind in (DEPOSIT_TOPIC, WITHDRAW_TOPIC) and _topic_address(log, 1) == wallet:
+            token = to_checksum_address("0x" + log["data"][26:66])
+            amount = int(log["data"][66:130], 16)
+            flow[token] = flow.get(token, 0) + (amount if kind == DEPOSIT_TOPIC else -amount)
+    return flow
+
+
+def claimed_amounts(logs: list[dict[str, Any]], payer: str) -> dict[int, int]:
+    """Return what a transaction claimed of a payer's locks in an escrow: the job's number in the contract → amount."""
+    return {
+        int(log["data"][2:66], 16): int(log["data"][130:194], 16)
+        for log in logs
+        if len(log["topics"]) == 3
+        and log["topics"][0] == CLAIM_TOPIC
+        and len(log["data"]) >= 194
+        and _topic_address(log, 2) == payer
+    }
+
+
+def _topic_address(log: dict[str, Any], place: int) -> str:
+    return str(to_checksum_address("0x" + log["topics"][place][-40:]))

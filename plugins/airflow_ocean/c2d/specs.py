@@ -66,17 +66,22 @@ class ComputePolicy:
     trusted_publishers: tuple[str, ...] = ()
     open_to_all: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the ``compute`` section of a service."""
+    def to_dict(self, anybody: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Give the ``compute`` section of a service.
+
+        :param anybody: the list of publishers by which its service understands that every algorithm may run
+        """
+        publishers = [parse_address(address, "trusted publisher") for address in self.trusted_publishers]
         policy = {
             "allowRawAlgorithm": self.allow_raw_algorithm,
             "allowNetworkAccess": self.allow_network_access,
             "publisherTrustedAlgorithms": list(self.trusted_algorithms),
-            "publisherTrustedAlgorithmPublishers": [
-                parse_address(address, "trusted publisher") for address in self.trusted_publishers
-            ],
+            "publisherTrustedAlgorithmPublishers": publishers,
         }
-        return policy if self.open_to_all else closed(policy)
+        if not self.open_to_all:
+            return closed(policy)
+        narrowed = self.trusted_algorithms or publishers
+        return policy if narrowed else {**policy, "publisherTrustedAlgorithmPublishers": list(anybody)}
 
 
 def closed(policy: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from airflow_ocean.c2d.errors import (
     TransactionRevertedError,
 )
 from airflow_ocean.c2d.limits import CostLimit
-from airflow_ocean.c2d.receipts import ordered_tokens, provider_fees, token_flow
+from airflow_ocean.c2d.receipts import escrow_flow, ordered_tokens, provider_fees, token_flow
 from airflow_ocean.c2d.units import format_units
 
 if TYPE_CHECKING:
@@ -89,9 +89,10 @@ class MinedTransaction:
     """A transaction that counts: mined, successful and confirmed.
 
     :param fee: what its gas cost, wei
-    :param spent: ERC-20 token address → amount that left the wallet, less what came in
+    :param spent: ERC-20 token address → amount that left the wallet, less what came in; without what went into an escrow
     :param provider_fees: what of it were Provider fees
     :param orders: the datatokens that were ordered with
+    :param deposited: token address → amount that went into an escrow, where it still is the wallet's, less what came back
     """
 
     step: str
@@ -102,6 +103,7 @@ class MinedTransaction:
     spent: dict[str, int] = field(default_factory=dict)
     provider_fees: dict[str, int] = field(default_factory=dict)
     orders: tuple[str, ...] = ()
+    deposited: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -381,9 +383,12 @@ class Transactions:
         gas_used = int(receipt["gasUsed"], 16)
         fee = gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)
         logs = receipt["logs"]
+        deposited = escrow_flow(logs, self.wallet.address)
+        moved = token_flow(logs, self.wallet.address)
+        spent = {token: amount - deposited.get(token, 0) for token, amount in moved.items()}
         mined = MinedTransaction(
             step, receipt["transactionHash"], block, gas_used, fee,
-            token_flow(logs, self.wallet.address), provider_fees(logs), ordered_tokens(logs),
+            spent, provider_fees(logs), ordered_tokens(logs), deposited,
         )  # fmt: skip
         if all(known.hash != mined.hash for known in self.mined):
             self.mined.append(mined)

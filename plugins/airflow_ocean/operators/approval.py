@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.estimates import Estimate
     from airflow_ocean.c2d.limits import CostLimit
     from airflow_ocean.c2d.quotes import Quote
+    from airflow_ocean.c2d.services import JobTerms
 
 _LONGEST_DURATION = 366 * 24 * 3600
 _MAX_COST = "max_cost"
@@ -41,7 +43,9 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         ``algorithm_did`` when the run is still to publish one dataset and one algorithm
     :param algorithm_did: (templated) the algorithm
     :param environment: (templated) where to compute: ``free``, ``cheapest``, or an environment's id
-    :param duration: (templated) seconds the environment is paid for
+    :param duration: (templated) as at the operator that pays
+    :param job_resources: (templated) as at the operator that pays
+    :param queue_wait: (templated) as at the operator that pays
     :param reuse_orders: take into account that paying uses kept orders again; as at the operator that pays
     :param when_in_use: (templated) as at the operator that pays
     :param most_orders: (templated) as at the operator that pays
@@ -60,6 +64,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         "algorithm_did",
         "environment",
         "duration",
+        "job_resources",
+        "queue_wait",
         "when_in_use",
         "most_orders",
         "spending_limit",
@@ -74,6 +80,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         algorithm_did: str | None = None,
         environment: str = "free",
         duration: int | str = 3600,
+        job_resources: dict[str, float] | str | None = None,
+        queue_wait: int | str = 0,
         reuse_orders: bool = False,
         when_in_use: str = "wait",
         most_orders: int | str = 16,
@@ -95,6 +103,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         self.algorithm_did = algorithm_did
         self.environment = environment
         self.duration = duration
+        self.job_resources = job_resources
+        self.queue_wait = queue_wait
         self.spending_limit = spending_limit
         self.publisher_conn_id = publisher_conn_id
 
@@ -133,9 +143,14 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
 
     def _estimate(self, context: Context) -> Estimate:
         from airflow_ocean.c2d import estimates
+        from airflow_ocean.c2d.services import JobTerms
 
         environment = parameters.text("environment", self.environment)
-        duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
+        terms = JobTerms(
+            parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION),
+            parameters.resources("job_resources", self.job_resources),
+            parameters.whole_number("queue_wait", self.queue_wait, least=0, most=_LONGEST_DURATION),
+        )
         algorithm = parameters.optional_text("algorithm_did", self.algorithm_did)
         if bool(algorithm) != bool(self.dataset_dids):
             raise InvalidInputError(
@@ -145,11 +160,11 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
             if algorithm:
                 datasets = parameters.dids("dataset_dids", self.dataset_dids)
                 algorithm = parameters.did("algorithm_did", algorithm)
-                quote = self._quote(context, consumer, datasets, algorithm, environment, duration)
-                return estimates.of_payment(consumer, quote, duration)
+                quote = self._quote(context, consumer, datasets, algorithm, environment, terms)
+                return estimates.of_payment(consumer, quote, terms.duration)
             publisher_conn_id = parameters.text("publisher_conn_id", self.publisher_conn_id)
             with OceanHook(publisher_conn_id).get_client() as publisher:
-                return estimates.of_publishing_and_payment(publisher, consumer, environment, duration)
+                return estimates.of_publishing_and_payment(publisher, consumer, environment, terms)
 
     def _quote(
         self,
@@ -158,18 +173,19 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         datasets: list[str],
         algorithm: str,
         environment: str,
-        duration: int,
+        terms: JobTerms,
     ) -> Quote:
+        job = asdict(terms)
         if not self.reuse_orders:
-            return client.orders.quote(datasets, algorithm, environment=environment, duration=duration)
+            return client.orders.quote(datasets, algorithm, environment=environment, **job)
         when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
         most_orders = parameters.whole_number("most_orders", self.most_orders, least=1, most=64)
         return order_book(client, context).quote(
             datasets,
             algorithm,
             environment=environment,
-            duration=duration,
             most_orders=1 if when_in_use == "wait" else most_orders,
+            **job,
         )
 
 

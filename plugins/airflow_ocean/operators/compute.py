@@ -26,6 +26,10 @@ _LONGEST_DURATION = 366 * 24 * 3600
 class OceanPayForComputeOperator(OceanStepOperator):
     """Order the datasets and the algorithm of a compute job, and pay the Provider's fee.
 
+    On an Ocean Node, which is paid through the escrow, the most that the job can cost is deposited there instead, and this
+    node alone is authorized to lock it; what is there already is used. Starting the job locks it, and what the job has not
+    used comes back. In the free part of a node's environment no order is needed at all.
+
     Each new order costs one datatoken of its asset; if the wallet holds none it is taken from the asset's dispenser or
     bought at its fixed rate, where it has one.
 
@@ -33,15 +37,20 @@ class OceanPayForComputeOperator(OceanStepOperator):
     of the task, and are used again: one that is still good costs nothing, one whose fee's time is over is renewed, and
     only what has expired is ordered anew. An order serves one unfinished job at a time.
 
-    Returns the list of order transaction ids, datasets first; pushes ``order``, which
+    Returns the list of order transaction ids, datasets first, empty where none is needed; pushes ``order``, which
     :class:`OceanStartComputeOperator` takes, ``cost``, and for people ``assets``, their names and datatokens, and
     ``tokens``, the symbol and decimals of each token that was paid with.
 
     :param dataset_dids: (templated) the datasets: a DID, a list of them, or its JSON text
     :param algorithm_did: (templated) the algorithm
     :param environment: (templated) where to compute: ``free``, ``cheapest``, or an environment's id
-    :param duration: (templated) seconds the environment is paid for; with ``reuse_orders`` a time that several runs fall
-        into costs one payment
+    :param duration: (templated) seconds. A Provider's environment is paid for so long; with ``reuse_orders`` a time that
+        several runs fall into costs one payment. On an Ocean Node the most that the job may run, of which every begun minute
+        is locked in the escrow
+    :param job_resources: (templated) what the job gets on an Ocean Node: amounts by the names of its environment, e.g.
+        ``{"cpu": 2, "ram": 4}``, or the JSON text; the least of what is not named
+    :param queue_wait: (templated) seconds that the job may wait for an Ocean Node's resources; 0: it starts at once or not at
+        all
     :param reuse_orders: use orders again, and keep the new ones for later runs
     :param when_in_use: (templated) what to do with ``reuse_orders`` when an unfinished job has the order that would be used:
         ``wait`` until it is over, deferred, or ``order_anew``, pay for another order
@@ -62,6 +71,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
         "algorithm_did",
         "environment",
         "duration",
+        "job_resources",
+        "queue_wait",
         "when_in_use",
         "most_orders",
         "order_wait",
@@ -76,6 +87,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
         algorithm_did: str,
         environment: str = "free",
         duration: int | str = 3600,
+        job_resources: dict[str, float] | str | None = None,
+        queue_wait: int | str = 0,
         reuse_orders: bool = False,
         when_in_use: str = "wait",
         most_orders: int | str = 16,
@@ -96,6 +109,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
         self.algorithm_did = algorithm_did
         self.environment = environment
         self.duration = duration
+        self.job_resources = job_resources
+        self.queue_wait = queue_wait
 
     def execute(self, context: Context) -> list[str]:
         """Pay, and return the order transaction ids."""
@@ -103,6 +118,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
         algorithm = parameters.did("algorithm_did", self.algorithm_did)
         environment = parameters.text("environment", self.environment)
         duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
+        resources = parameters.resources("job_resources", self.job_resources)
+        queue_wait = parameters.whole_number("queue_wait", self.queue_wait, least=0, most=_LONGEST_DURATION)
         when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
         approve_payments = parameters.whole_number(
             "approve_payments", self.approve_payments, least=1, most=10**6
@@ -117,15 +134,22 @@ class OceanPayForComputeOperator(OceanStepOperator):
                         algorithm,
                         environment=environment,
                         duration=duration,
+                        resources=resources,
+                        queue_wait=queue_wait,
                         most_orders=1 if when_in_use == "wait" else most_orders,
                         approve_payments=approve_payments,
                     )
                 else:
                     quote = client.orders.quote(
-                        datasets, algorithm, environment=environment, duration=duration
+                        datasets,
+                        algorithm,
+                        environment=environment,
+                        duration=duration,
+                        resources=resources,
+                        queue_wait=queue_wait,
                     )
                     order = client.orders.pay(quote, approve_payments=approve_payments)
-                tokens = client.datatokens.units(order.cost["tokens"])
+                tokens = client.datatokens.units({**order.cost["tokens"], **order.cost["locked"]})
                 metrics.orders_paid(order.transactions, client.transactions.mined)
         except OrderInUseError as error:
             defer_until_free(self, context, error, order_wait, "go_on")
@@ -151,6 +175,8 @@ class OceanStartComputeOperator(OceanStepOperator):
     :param order: (templated) what :class:`OceanPayForComputeOperator` pushed as ``order``
     :param custom_data: (templated) parameters for the algorithm, a JSON object or its text; it finds them in
         ``/data/inputs/algoCustomData.json``
+    :param variables: (templated) environment variables for the algorithm, a JSON object of texts or its text; only on an
+        Ocean Node
     :param wait_for_order: when another unfinished job has the order, wait until it is over, deferred, and start then;
         otherwise the task is retried like after any error that may pass
     :param order_wait: (templated) seconds to wait for the order altogether
@@ -161,6 +187,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         *OceanStepOperator.template_fields,
         "order",
         "custom_data",
+        "variables",
         "order_wait",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanJobLink(),)
@@ -170,6 +197,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         *,
         order: dict[str, Any] | str,
         custom_data: dict[str, Any] | str | None = None,
+        variables: dict[str, str] | str | None = None,
         wait_for_order: bool = False,
         order_wait: int | str = _DAY,
         **kwargs: Any,
@@ -177,6 +205,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         super().__init__(**kwargs)
         self.order = order
         self.custom_data = custom_data
+        self.variables = variables
         self.wait_for_order = wait_for_order
         self.order_wait = order_wait
         self.job_id: str | None = None
@@ -191,9 +220,10 @@ class OceanStartComputeOperator(OceanStepOperator):
             raise InvalidInputError("order is empty; it is what the task that paid pushed as 'order'")
         order = Order.from_dict(described)
         custom_data = parameters.json_object("custom_data", self.custom_data)
+        variables = parameters.variables("variables", self.variables)
         try:
             with self.client(context) as client:
-                job = client.jobs.start(order, custom_data=custom_data)
+                job = client.jobs.start(order, custom_data, variables)
                 consumer_address = client.address
         except OrderInUseError as error:
             if self.wait_for_order:

@@ -20,7 +20,7 @@ async def ask_provider(job: ComputeJob) -> None:
     try:
         async with (
             asyncio.timeout(_PATIENCE),
-            open_job_reader(job.provider_url, job.consumer_address) as reader,
+            open_job_reader(job.provider_url, job.consumer_address, job.id) as reader,
         ):
             found = (await reader.fetch_job(job.id)).jobs[job.id]
         if isinstance(found, FatalError):

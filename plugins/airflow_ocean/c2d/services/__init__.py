@@ -1,12 +1,14 @@
 """HTTP to Ocean's off-chain services behind one small interface, a module per generation of them.
 
-:mod:`provider <airflow_ocean.c2d.services.provider>` speaks Provider and Aquarius, the generation of ocean-lib.
-Nothing outside this package and :mod:`airflow_ocean.c2d.orders` knows which generation answers.
+:mod:`provider <airflow_ocean.c2d.services.provider>` speaks Provider and Aquarius, the generation of ocean-lib,
+:mod:`node <airflow_ocean.c2d.services.node>` Ocean Node, which the live network runs. Which one answers is found out by
+asking it, in :mod:`generation <airflow_ocean.c2d.services.generation>`. Nothing outside this package knows; what differs
+shows in what is quoted: an order may be needed or not, and a payment through the escrow may be.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -70,10 +72,79 @@ class OrderQuote:
 
     :param provider_fee: the signed fee to hand to the contract, None when the offered order is good as it is
     :param valid_order: the transaction that started the offered order, if the Provider accepts it
+    :param needed: whether a job needs an order of it at all
     """
 
     provider_fee: dict[str, Any] | None
     valid_order: str | None
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class JobTerms:
+    """How a job is to run, as far as its consumer has a say.
+
+    :param duration: seconds: for how long a Provider's environment is paid, for one job or several; how long a node's job
+        may run, for every begun minute of which is paid
+    :param resources: amounts by the environment's names (cpu, ram, disk, gpu …); what is not named gets its minimum
+    :param queue_wait: seconds that the job may wait for resources that others use
+    """
+
+    duration: int
+    resources: dict[str, float] = field(default_factory=dict)
+    queue_wait: int = 0
+
+    def resource_list(self) -> list[dict[str, Any]]:
+        """Return the resources as services list them."""
+        return [{"id": name, "amount": amount} for name, amount in self.resources.items()]
+
+
+@dataclass(frozen=True)
+class EscrowPayment:
+    """What has to be locked in the escrow for a job. What is locked and not used comes back.
+
+    :param escrow: the contract that the payee claims from, which need not be the newest one of its chain
+    :param payee: who may lock, and claim
+    :param token: address of the token, as the service spells it
+    :param amount: in the token's smallest unit
+    :param lock_seconds: for how long the payee must be allowed to lock
+    """
+
+    escrow: str
+    payee: str
+    token: str
+    amount: int
+    lock_seconds: int
+
+
+@dataclass(frozen=True)
+class JobQuote:
+    """What a job takes: an order of each input that needs one, and a payment where the service is paid by escrow."""
+
+    datasets: list[OrderQuote]
+    algorithm: OrderQuote
+    payment: EscrowPayment | None = None
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What to start, all of it paid for.
+
+    :param environment: the environment's id
+    :param custom_data: parameters for the algorithm
+    :param variables: environment variables for the algorithm
+    :param payment_token: what the escrow pays in, None where nothing is paid there
+    :param label: marks the job, if the service can do that, so that whoever started it finds it again
+    """
+
+    datasets: list[AssetInput]
+    algorithm: AssetInput
+    environment: str
+    terms: JobTerms
+    custom_data: dict[str, Any] | None = None
+    variables: dict[str, str] | None = None
+    payment_token: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +156,20 @@ class ResultStream:
 
 
 class OceanServices(Protocol):
-    """The off-chain half of one Provider (and its metadata cache), for one wallet."""
+    """The off-chain half of one Provider (and its metadata cache), or of one Ocean Node, for one wallet.
+
+    :param url: its root URL
+    :param orders_bind_jobs: whether an order carries the environment's fee, and serves one unfinished job at a time
+    :param labels_jobs: whether a job keeps the label that it was started with
+    :param anybody: the list of trusted publishers of a dataset that every published algorithm may run on
+    :param trusts_publishers: whether a dataset can trust all algorithms of an address
+    """
 
     url: str
+    anybody: tuple[str, ...]
+    trusts_publishers: bool
+    orders_bind_jobs: bool
+    labels_jobs: bool
 
     def close(self) -> None:
         """Close all connections."""
@@ -117,19 +199,16 @@ class OceanServices(Protocol):
         self,
         datasets: list[AssetInput],
         algorithm: AssetInput,
-        environment: str,
+        environment: ComputeEnvironment,
         valid_until: int,
-        consumer: str,
-    ) -> tuple[list[OrderQuote], OrderQuote]:
-        """Ask what the inputs cost; ``valid_until`` in seconds since 1970."""
+        terms: JobTerms,
+    ) -> JobQuote:
+        """Ask what a job takes.
 
-    def start(
-        self,
-        datasets: list[AssetInput],
-        algorithm: AssetInput,
-        environment: str,
-        custom_data: dict[str, Any] | None,
-    ) -> Job:
+        :param valid_until: until when the environment is wanted, in seconds since 1970
+        """
+
+    def start(self, request: JobRequest) -> Job:
         """Start a job on paid inputs."""
 
     def jobs(self) -> list[Job]:
@@ -143,6 +222,9 @@ class OceanServices(Protocol):
 
     def open_result(self, job_id: str, index: int) -> AbstractContextManager[ResultStream]:
         """Open one result for reading."""
+
+    def open_running_log(self, job_id: str) -> AbstractContextManager[Iterator[bytes]] | None:
+        """Open the log of a running job, which goes on until the job ends; None when the service shows none before."""
 
 
 @dataclass(frozen=True)
@@ -178,18 +260,47 @@ class JobReader(Protocol):
         """
 
 
-def open_job_reader(provider_url: str, consumer_address: str) -> AbstractAsyncContextManager[JobReader]:
-    """Return a context with a reader of a consumer's jobs at a Provider URL."""
-    from airflow_ocean.c2d.services.provider_status import open_reader
+def open_job_reader(
+    provider_url: str, consumer_address: str, job_id: str
+) -> AbstractAsyncContextManager[JobReader]:
+    """Return a context with a reader of a consumer's jobs at a Provider's or node's URL.
 
-    return open_reader(provider_url, consumer_address)
+    :param job_id: one of the jobs; whose it is shows in its form
+    """
+    from airflow_ocean.c2d.services import generation, node_jobs, provider_status
+
+    if generation.is_node_job(job_id):
+        return node_jobs.open_reader(provider_url, consumer_address)
+    return provider_status.open_reader(provider_url, consumer_address)
 
 
-def open_services(network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> OceanServices:
-    """Return the services behind a Provider URL."""
+def fetch_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
+    """Return a job's state; needs no key, as status requests are not signed.
+
+    :raises TransientError: when the service does not answer
+    :raises JobNotFoundError: when it knows no such job of this consumer
+    """
+    from airflow_ocean.c2d.services import generation, node_jobs, provider_status
+
+    if generation.is_node_job(job_id):
+        return node_jobs.fetch_job(provider_url, consumer_address, job_id)
+    return provider_status.fetch_job(provider_url, consumer_address, job_id)
+
+
+def open_services(
+    network: Network, wallet: Wallet, chain_id: int, provider_url: str, job_id: str | None = None
+) -> OceanServices:
+    """Return the services behind a URL.
+
+    :param job_id: a job of them, if one is known: whose it is shows in its form, and nobody has to be asked
+    """
+    from airflow_ocean.c2d.services import generation
+    from airflow_ocean.c2d.services.node import NodeServices
     from airflow_ocean.c2d.services.provider import ProviderServices
 
-    return ProviderServices(network, wallet, chain_id, provider_url)
+    is_node = generation.is_node_job(job_id) if job_id else generation.is_node(provider_url)
+    services = NodeServices if is_node else ProviderServices
+    return services(network, wallet, chain_id, provider_url)
 
 
 def service_looks(network: Network, chain_id: int | None) -> dict[str, Callable[[], str]]:
@@ -199,6 +310,6 @@ def service_looks(network: Network, chain_id: int | None) -> dict[str, Callable[
 
     :param chain_id: the chain that the services must serve, None when it is not known
     """
-    from airflow_ocean.c2d.services.provider import looks
+    from airflow_ocean.c2d.services.looks import looks
 
     return looks(network, chain_id)

@@ -19,7 +19,7 @@ from airflow_ocean.c2d.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 # No answer of a service but a result is ever larger; the longest, every job of a busy consumer, is 7 MB for 10,000.
@@ -96,10 +96,14 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 class HttpSession:
-    """One service's HTTP."""
+    """One service's HTTP.
 
-    def __init__(self) -> None:
+    :param check: raises the typed error that an answer stands for
+    """
+
+    def __init__(self, check: Callable[[httpx.Response, str], None] = check) -> None:
         self._http = httpx.Client(timeout=TIMEOUT)
+        self._check = check
 
     def request(self, method: str, url: str, what: str, **options: Any) -> httpx.Response:
         """Send a request and return its successful answer, read whole.
@@ -115,7 +119,7 @@ class HttpSession:
             raise unreachable(url, what, error) from error
         except httpx.InvalidURL as error:
             raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
-        return _checked(response, body, what)
+        return _checked(response, body, what, self._check)
 
     def close(self) -> None:
         """Close the connections."""
@@ -128,20 +132,26 @@ class HttpSession:
             with self._http.stream(method, url, **options) as response:
                 if not response.is_success:
                     response.read()
-                check(response, what)
+                self._check(response, what)
                 yield response
         except httpx.TransportError as error:
             raise unreachable(url, what, error) from error
+        except httpx.InvalidURL as error:
+            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
 
 
 class AsyncHttpSession:
     """One service's HTTP on an event loop.
 
     :param client: the connections to use; see :func:`open_async`
+    :param check: as of :class:`HttpSession`
     """
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, check: Callable[[httpx.Response, str], None] = check
+    ) -> None:
         self._http = client
+        self._check = check
 
     async def get(self, url: str, what: str, params: dict[str, str]) -> httpx.Response:
         """Do what :meth:`HttpSession.request` does."""
@@ -154,16 +164,18 @@ class AsyncHttpSession:
             raise unreachable(url, what, error) from error
         except httpx.InvalidURL as error:
             raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
-        return _checked(response, body, what)
+        return _checked(response, body, what, self._check)
 
 
 @contextlib.asynccontextmanager
-async def open_async() -> AsyncIterator[AsyncHttpSession]:
+async def open_async(
+    check: Callable[[httpx.Response, str], None] = check,
+) -> AsyncIterator[AsyncHttpSession]:
     """Open a session on the running event loop."""
     # In a thread, as it reads all certificates of the system from the disk.
     client = await asyncio.to_thread(httpx.AsyncClient, timeout=TIMEOUT)
     async with client:
-        yield AsyncHttpSession(client)
+        yield AsyncHttpSession(client, check)
 
 
 def _append(body: bytearray, chunk: bytes, url: str, what: str) -> None:
@@ -172,8 +184,10 @@ def _append(body: bytearray, chunk: bytes, url: str, what: str) -> None:
         raise InvalidInputError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
 
 
-def _checked(response: httpx.Response, body: bytearray, what: str) -> httpx.Response:
-    """Return an answer that was read as a stream, with its body; raises what :func:`check` does."""
+def _checked(
+    response: httpx.Response, body: bytearray, what: str, check: Callable[[httpx.Response, str], None]
+) -> httpx.Response:
+    """Return an answer that was read as a stream, with its body; raises what ``check`` does."""
     answer = httpx.Response(
         response.status_code,
         headers=_decoded(response.headers),

@@ -5,56 +5,60 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import random
 import re
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from eth_utils import keccak
 
+from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
     InvalidInputError,
     NotAllowedError,
     NotIndexedError,
+    RateLimitedError,
 )
 from airflow_ocean.c2d.jobs import select_job
-from airflow_ocean.c2d.services import FileInfo, MetadataDocument, OrderQuote, ResultStream
-from airflow_ocean.c2d.services.http import MAX_ANSWER, TIMEOUT, read_json, unreachable
+from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
+from airflow_ocean.c2d.services.http import HttpSession, read_json
 from airflow_ocean.c2d.services.node_answers import (
     FREE,
-    JobTerms,
-    error_of,
+    check,
     read_ddo,
     read_environments,
     read_file_infos,
     read_quote,
 )
-from airflow_ocean.c2d.services.node_jobs import NodeJob, check_job_id, decode_frames, read_jobs
+from airflow_ocean.c2d.services.node_jobs import LABEL, check_job_id, decode_frames, read_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx
+
     from airflow_ocean.c2d.environments import ComputeEnvironment
     from airflow_ocean.c2d.jobs import Job
     from airflow_ocean.c2d.network import Network
-    from airflow_ocean.c2d.services import AssetInput
-    from airflow_ocean.c2d.services.node_answers import JobQuote
+    from airflow_ocean.c2d.services import AssetInput, JobRequest, JobTerms
+    from airflow_ocean.c2d.services.node_jobs import NodeJob
     from airflow_ocean.c2d.wallet import Wallet
 
-SOFTWARE = "Ocean-Node"
+logger = logging.getLogger(__name__)
+
 ENCRYPTED = 2
 # A request that was overtaken by one of the same wallet with a higher nonce is signed again.
 SIGNING_ATTEMPTS = 8
+# How long the list of environments may be kept, seconds: a node's operator changes prices and limits while it runs.
+ENVIRONMENTS_TTL = 60.0
 # Seconds between two looks at the index. A node looks at the chain every 30 s, and takes 30 requests a minute.
 _INDEX_PAUSES = (1.0, 10.0)
+# A node that takes no more requests in this minute is asked again so many times, so many seconds later unless it says when.
+_PATIENCE, _NEXT_TRY = 3, 20.0
 _HEX = re.compile("0x([0-9a-fA-F]{2})+")
 _SERVICES, _AQUARIUS = "/api/services", "/api/aquarius"
-
-
-def is_node(root: Any) -> bool:
-    """Say whether what a service answers to ``GET /`` is an Ocean Node's."""
-    return isinstance(root, dict) and root.get("software") == SOFTWARE
 
 
 def signing_nonce(wallet: Wallet, command: str) -> int:
@@ -75,11 +79,17 @@ class NodeServices:
     :param _network: not needed, as a node is its own metadata cache; the other generation's services need it
     """
 
+    orders_bind_jobs = False
+    labels_jobs = True
+    anybody: tuple[str, ...] = ("*",)
+    # Nodes compare the list of publishers with the address of the algorithm's data NFT, which is nobody's wallet.
+    trusts_publishers = False
+
     def __init__(self, _network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> None:
         self.url = provider_url.rstrip("/")
         self._wallet = wallet
         self._chain_id = chain_id
-        self._http = httpx.Client(timeout=TIMEOUT)
+        self._http = HttpSession(check)
         self._kinds: dict[tuple[str, int], str] = {}
 
     def close(self) -> None:
@@ -89,28 +99,17 @@ class NodeServices:
     # ------------------------------------------------------------------ requests
 
     def _request(self, method: str, path: str, what: str, **options: Any) -> httpx.Response:
-        """Send a request and return its successful answer, read whole."""
-        with self._stream(method, path, what, **options) as response:
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER:
-                    raise InvalidInputError(f"{what}: {self.url} answers with more than {MAX_ANSWER} bytes")
-        return httpx.Response(response.status_code, content=bytes(body), request=response.request)
-
-    @contextlib.contextmanager
-    def _stream(self, method: str, path: str, what: str, **options: Any) -> Iterator[httpx.Response]:
-        url = self.url + path
-        try:
-            with self._http.stream(method, url, **options) as response:
-                if not response.is_success:
-                    response.read()
-                    raise error_of(response, what)
-                yield response
-        except httpx.TransportError as error:
-            raise unreachable(url, what, error) from error
-        except httpx.InvalidURL as error:
-            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
+        """Send a request and return its successful answer, read whole; waits while the node takes no more of them."""
+        for tried in range(1, _PATIENCE + 1):
+            try:
+                return self._http.request(method, self.url + path, what, **options)
+            except RateLimitedError as error:
+                if tried == _PATIENCE:
+                    raise
+                pause = error.retry_after or _NEXT_TRY
+                logger.info("%s; asking again in %.0f s", error, pause)
+                time.sleep(pause * random.uniform(1, 1.2))
+        raise AssertionError("the loop returns or raises")
 
     def _signed(self, command: str, name: str = "consumerAddress") -> dict[str, str]:
         nonce = signing_nonce(self._wallet, command)
@@ -218,88 +217,74 @@ class NodeServices:
 
     def environments(self) -> list[ComputeEnvironment]:
         """List the compute environments of the network's chain, the free part of each as one of its own."""
-        what = "listing the compute environments"
-        query = {"chainId": self._chain_id}
-        answer = read_json(self._request("GET", f"{_SERVICES}/computeEnvironments", what, params=query), what)
-        return read_environments(answer, self._chain_id, what)
+
+        def ask() -> list[ComputeEnvironment]:
+            what, query = "listing the compute environments", {"chainId": self._chain_id}
+            answer = self._request("GET", f"{_SERVICES}/computeEnvironments", what, params=query)
+            return read_environments(read_json(answer, what), self._chain_id, what)
+
+        return cached(("environments", self.url, self._chain_id), ENVIRONMENTS_TTL, ask)
 
     def quote(
         self,
         datasets: list[AssetInput],
         algorithm: AssetInput,
-        environment: str,
+        environment: ComputeEnvironment,
         valid_until: int,
-        consumer: str,
-    ) -> tuple[list[OrderQuote], OrderQuote]:
-        """Ask which orders a job needs; :meth:`quote_job` asks what it costs besides."""
-        offered = next((e for e in self.environments() if e.id == environment and not e.is_free), None)
-        if offered is None or offered.fee_token is None:
-            # A free job needs no order at all.
-            return [OrderQuote(None, item.order) for item in datasets], OrderQuote(None, algorithm.order)
-        terms = JobTerms(offered.fee_token, max(1, int(valid_until - time.time())))
-        quoted = self.quote_job(datasets, algorithm, environment, terms)
-        return quoted.datasets, quoted.algorithm
-
-    def quote_job(
-        self, datasets: list[AssetInput], algorithm: AssetInput, environment: str, terms: JobTerms
+        terms: JobTerms,
     ) -> JobQuote:
-        """Ask what a paid job needs: orders, and the payment that will be locked in the escrow.
+        """Ask what a job takes: orders, and the payment that will be locked in the escrow. A free one takes nothing.
 
+        :param valid_until: means nothing to a node, which is paid by the job
         :raises NotAllowedError: when the algorithm may not run on a dataset
         """
-        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment}"
+        if environment.id.endswith(FREE) or environment.fee_token is None:
+            nothing = OrderQuote(None, None, needed=False)
+            return JobQuote([nothing] * len(datasets), nothing)
+        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment.id}"
         body = {
             "datasets": [_asset(item) for item in datasets],
             "algorithm": _asset(algorithm),
-            "environment": environment,
+            "environment": environment.id,
             "payment": {
                 "chainId": self._chain_id,
-                "token": terms.token,
+                "token": environment.fee_token,
                 "resources": terms.resource_list(),
             },
-            "maxJobDuration": terms.max_duration,
+            "maxJobDuration": terms.duration,
             "queueMaxWaitTime": terms.queue_wait,
             "consumerAddress": self._wallet.address,
         }
-        return read_quote(
-            read_json(self._request("POST", f"{_SERVICES}/initializeCompute", what, json=body), what), what
-        )
+        answer = self._request("POST", f"{_SERVICES}/initializeCompute", what, json=body)
+        return read_quote(read_json(answer, what), what)
 
     # ------------------------------------------------------------------ jobs
 
-    def start(
-        self,
-        datasets: list[AssetInput],
-        algorithm: AssetInput,
-        environment: str,
-        custom_data: dict[str, Any] | None,
-        terms: JobTerms | None = None,
-    ) -> Job:
-        """Start a job: in the free part of an environment, or paid through the escrow.
-
-        :param terms: needed for a paid one
-        """
-        code: dict[str, Any] = _asset(algorithm)
-        if custom_data:
-            code["algocustomdata"] = custom_data
+    def start(self, request: JobRequest) -> Job:
+        """Start a job: in the free part of an environment, or paid through the escrow."""
+        code, terms, environment = _asset(request.algorithm), request.terms, request.environment
+        if request.custom_data:
+            code["algocustomdata"] = request.custom_data
+        if request.variables:
+            code["envs"] = request.variables
         payload: dict[str, Any] = {
             "environment": environment.removesuffix(FREE),
-            "datasets": [_asset(item) for item in datasets],
+            "datasets": [_asset(item) for item in request.datasets],
             "algorithm": code,
+            "maxJobDuration": terms.duration,
+            "resources": terms.resource_list(),
+            "queueMaxWaitTime": terms.queue_wait,
         }
-        what = f"starting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment}"
-        if terms is not None:
-            payload |= {"maxJobDuration": terms.max_duration, "resources": terms.resource_list()}
-            payload |= {"queueMaxWaitTime": terms.queue_wait}
-            code |= {"envs": terms.variables} if terms.variables else {}
+        if request.label:
+            payload["metadata"] = {LABEL: request.label}
+        dids = ", ".join(item.did for item in request.datasets)
+        what = f"starting {request.algorithm.did} on {dids} in {environment}"
         if environment.endswith(FREE):
             # Of a free job a node does not look up how its algorithm is run.
-            code["meta"] = self.resolve(algorithm.did)["metadata"]["algorithm"]
+            code["meta"] = self.resolve(request.algorithm.did)["metadata"]["algorithm"]
             answer = self._send_signed("freeStartCompute", "POST", f"{_SERVICES}/freeCompute", what, payload)
-        elif terms is None:
-            raise InvalidInputError(f"{what}: a paid job needs terms: the token, and how long it may run")
         else:
-            payload["payment"] = {"chainId": self._chain_id, "token": terms.token}
+            payload["payment"] = {"chainId": self._chain_id, "token": request.payment_token}
             answer = self._send_signed("startCompute", "POST", f"{_SERVICES}/compute", what, payload)
         return self._only_job(answer, what)
 
@@ -351,7 +336,7 @@ class NodeServices:
 
     @contextlib.contextmanager
     def open_running_log(self, job_id: str) -> Iterator[Iterator[bytes]]:
-        """Open a running job's log, which goes on until the job ends.
+        """Open a running job's log from its beginning, which goes on until the job ends.
 
         :raises JobNotFoundError: when the job does not run
         """
@@ -371,7 +356,7 @@ class NodeServices:
                 fields = {**query, **self._signed(command)}
                 try:
                     response = stack.enter_context(
-                        self._stream("GET", f"{_SERVICES}/{path}", what, params=fields)
+                        self._http.stream("GET", f"{self.url}{_SERVICES}/{path}", what, params=fields)
                     )
                 except NotAllowedError as error:
                     if attempt == SIGNING_ATTEMPTS or "is not a valid nonce" not in str(error):

@@ -6,7 +6,6 @@ Source: Ocean Node 3.2.0, and recorded exchanges with one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,8 @@ from airflow_ocean.c2d.errors import (
     ServiceAnswerError,
     ServiceUnavailableError,
 )
-from airflow_ocean.c2d.services import FileInfo, OrderQuote
+from airflow_ocean.c2d.services import EscrowPayment, FileInfo, JobQuote, OrderQuote
+from airflow_ocean.c2d.services.fees import check_fee
 from airflow_ocean.c2d.services.http import said
 from airflow_ocean.c2d.units import parse_address
 
@@ -77,55 +77,13 @@ def error_of(response: httpx.Response, what: str) -> OceanError:
     return ServiceAnswerError(message, response.status_code, text)
 
 
+def check(response: httpx.Response, what: str) -> None:
+    """Raise the typed error that an answer stands for, unless it is a success."""
+    if not response.is_success:
+        raise error_of(response, what)
+
+
 # ---------------------------------------------------------------------- environments and quotes
-
-
-@dataclass(frozen=True)
-class JobTerms:
-    """How a job shall run in a paid environment.
-
-    :param token: what is paid in, in the spelling of the environment
-    :param max_duration: seconds that the algorithm may run; every minute begun is locked for
-    :param resources: amounts by the environment's names (cpu, ram, disk, gpu …); what is not named gets its minimum
-    :param queue_wait: seconds that it may wait for resources that others use
-    :param variables: the algorithm's environment variables
-    """
-
-    token: str
-    max_duration: int
-    resources: dict[str, float] = field(default_factory=dict)
-    queue_wait: int = 0
-    variables: dict[str, str] = field(default_factory=dict)
-
-    def resource_list(self) -> list[dict[str, Any]]:
-        """Return the resources as a node wants them."""
-        return [{"id": name, "amount": amount} for name, amount in self.resources.items()]
-
-
-@dataclass(frozen=True)
-class EscrowPayment:
-    """What has to be locked in the escrow for a job.
-
-    :param escrow: the contract that this node claims from, which need not be the newest one of its chain
-    :param amount: in the token's smallest unit
-    :param lock_seconds: for how long the payee must be allowed to lock
-    """
-
-    escrow: str
-    payee: str
-    chain_id: int
-    token: str
-    amount: int
-    lock_seconds: int
-
-
-@dataclass(frozen=True)
-class JobQuote:
-    """What a job needs: an order of each input, and a payment."""
-
-    datasets: list[OrderQuote]
-    algorithm: OrderQuote
-    payment: EscrowPayment
 
 
 def read_environments(answer: Any, chain_id: int, what: str) -> list[ComputeEnvironment]:
@@ -151,15 +109,13 @@ def _amount(resources: list[dict[str, Any]], name: str, key: str) -> Any:
 
 
 def _paid(entry: dict[str, Any], fee: dict[str, Any]) -> ComputeEnvironment:
-    prices = {price["id"]: Decimal(str(price["price"])) for price in fee["prices"]}
-    least = {resource["id"]: Decimal(str(resource.get("min") or 0)) for resource in entry["resources"]}
+    prices = {str(price["id"]): Decimal(str(price["price"])) for price in fee["prices"]}
+    least = {str(resource["id"]): Decimal(str(resource.get("min") or 0)) for resource in entry["resources"]}
+    smallest = sum((price * least.get(name, Decimal(0)) for name, price in prices.items()), Decimal(0))
     return ComputeEnvironment(
         id=str(entry["id"]),
         consumer_address=parse_address(entry["consumerAddress"], "consumerAddress"),
-        # Of the smallest job; each resource has a price of its own.
-        price_per_minute=sum(
-            (price * least.get(name, Decimal(0)) for name, price in prices.items()), Decimal(0)
-        ),
+        price_per_minute=smallest,
         # Nodes compare a token's address case-sensitively: it stays as it was written.
         fee_token=str(fee["feeToken"]),
         max_job_duration=int(entry["maxJobDuration"]),
@@ -167,6 +123,8 @@ def _paid(entry: dict[str, Any], fee: dict[str, Any]) -> ComputeEnvironment:
         ram_gb=int(_amount(entry["resources"], "ram", "max")),
         description=str(entry.get("description") or "Ocean Node"),
         raw=entry,
+        resource_prices=prices,
+        least_resources=least,
     )
 
 
@@ -182,11 +140,12 @@ def _free(entry: dict[str, Any]) -> ComputeEnvironment:
         ram_gb=int(_amount(free["resources"], "ram", "max")),
         description=f"{entry.get('description') or 'Ocean Node'}, free part",
         raw=entry,
+        needs_orders=False,
     )
 
 
 def read_quote(answer: Any, what: str) -> JobQuote:
-    """Read what a job needs.
+    """Read what a job takes.
 
     :raises InvalidInputError: when it is said in an unknown form
     """
@@ -198,7 +157,6 @@ def read_quote(answer: Any, what: str) -> JobQuote:
             EscrowPayment(
                 parse_address(payment["escrowAddress"], "escrowAddress"),
                 parse_address(payment["payee"], "payee"),
-                int(payment["chainId"]),
                 str(payment["token"]),
                 int(payment["amount"]),
                 int(payment["minLockSeconds"]),
@@ -209,7 +167,20 @@ def read_quote(answer: Any, what: str) -> JobQuote:
 
 
 def _order(entry: dict[str, Any]) -> OrderQuote:
-    return OrderQuote(entry.get("providerFee"), entry.get("validOrder") or None)
+    """Read what has to be done about one order.
+
+    A node proposes a new fee beside an order whose fee's time is over. Nothing is due in it, and a start does not look at
+    it, so an order that the node accepts is good as it is. Source: Ocean Node 3.2.0, ``initializeCompute`` and
+    ``startCompute``.
+    """
+    fee, valid_order = entry.get("providerFee"), entry.get("validOrder") or None
+    if valid_order is None:
+        if not isinstance(fee, dict):
+            raise KeyError("providerFee")
+        check_fee(fee)
+    elif isinstance(fee, dict) and int(fee["providerFeeAmount"]) == 0:
+        fee = None
+    return OrderQuote(fee, valid_order)
 
 
 # ---------------------------------------------------------------------- assets

@@ -7,15 +7,18 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d.errors import InvalidInputError
-from airflow_ocean.c2d.jobs import STATUS_COMPLETED, Job, parse_job, select_job
-from airflow_ocean.c2d.services import JobsAnswer
-from airflow_ocean.c2d.services.http import open_async, read_json
+from airflow_ocean.c2d.jobs import STATUS_COMPLETED, Job, JobPayment, parse_job, select_job
+from airflow_ocean.c2d.services import JobsAnswer, node_answers
+from airflow_ocean.c2d.services.http import HttpSession, open_async, read_json
+from airflow_ocean.c2d.services.pacing import pace_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 
     from airflow_ocean.c2d.services.http import AsyncHttpSession
 
+# Under which name in a job's metadata the label is that it was started with.
+LABEL = "label"
 FRAME_HEADER = 8
 # Docker cuts lines far below this; a longer frame is no frame.
 _LONGEST_FRAME = 1024 * 1024
@@ -26,11 +29,9 @@ class NodeJob(Job):
     """A job of a node.
 
     :param exit_code: the algorithm's, None before its end and when it never ran
-    :param payment: chainId, token, lockTx, claimTx, cancelTx and cost; None for a free job
     """
 
     exit_code: int | None = None
-    payment: dict[str, Any] | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -55,12 +56,31 @@ def read_job(entry: Any) -> NodeJob:
     if "-" not in job_id and "-" in environment:
         job_id = f"{environment.partition('-')[0]}-{job_id}"
     job = parse_job({**entry, "jobId": job_id, "agreementId": "", "inputDID": []})
-    ended, payment = entry.get("terminationDetails") or {}, entry.get("payment")
-    code = ended.get("exitCode") if isinstance(ended, dict) else None
-    return NodeJob(
-        **{field.name: getattr(job, field.name) for field in fields(Job)},
-        exit_code=int(code) if isinstance(code, int) else None,
-        payment=payment if isinstance(payment, dict) else None,
+    ended, marks = _object(entry.get("terminationDetails")), _object(entry.get("metadata"))
+    code, label = ended.get("exitCode"), marks.get(LABEL)
+    known = {field.name: getattr(job, field.name) for field in fields(Job)} | {
+        "label": label if isinstance(label, str) else None,
+        "payment": _payment(entry),
+    }
+    return NodeJob(**known, exit_code=code if isinstance(code, int) else None)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _payment(entry: dict[str, Any]) -> JobPayment | None:
+    paid = entry.get("payment")
+    if not isinstance(paid, dict):
+        return None
+    names = ("lockTx", "claimTx", "cancelTx")
+    lock, claim, cancel = (str(paid[name]) if paid.get(name) else None for name in names)
+    return JobPayment(
+        token=str(paid.get("token")),
+        escrow_job=str(entry.get("jobIdHash")),
+        lock=lock,
+        claim=claim,
+        cancel=cancel,
     )
 
 
@@ -106,6 +126,7 @@ class NodeJobReader:
     async def fetch_jobs(self, job_ids: Collection[str]) -> JobsAnswer:
         """Return those of some jobs that are on the node's list of all jobs of the consumer."""
         what = f"listing the jobs of {self._consumer}"
+        await pace_of(self._url).wait()
         response = await self._http.get(self._url, what, {"consumerAddress": self._consumer})
         wanted = frozenset(job_ids)
         found = read_jobs(read_json(response, what), what)
@@ -116,6 +137,7 @@ class NodeJobReader:
         check_job_id(job_id)
         what = f"asking for the state of job {job_id}"
         query = {"consumerAddress": self._consumer, "jobId": job_id}
+        await pace_of(self._url).wait()
         response = await self._http.get(self._url, what, query)
         found: list[Job] = list(read_jobs(read_json(response, what), what))
         return JobsAnswer({job_id: select_job(found, job_id, self._url)}, len(response.content))
@@ -124,8 +146,18 @@ class NodeJobReader:
 @contextlib.asynccontextmanager
 async def open_reader(url: str, consumer: str) -> AsyncIterator[NodeJobReader]:
     """Open a reader on the running event loop."""
-    async with open_async() as http:
+    async with open_async(node_answers.check) as http:
         yield NodeJobReader(http, url, consumer)
+
+
+def fetch_job(url: str, consumer: str, job_id: str) -> Job:
+    """Do what :func:`airflow_ocean.c2d.services.fetch_job` does."""
+    check_job_id(job_id)
+    what = f"asking for the state of job {job_id}"
+    query = {"consumerAddress": consumer, "jobId": job_id}
+    with contextlib.closing(HttpSession(node_answers.check)) as http:
+        answer = http.request("GET", f"{url.rstrip('/')}/api/services/compute", what, params=query)
+    return select_job(list[Job](read_jobs(read_json(answer, what), what)), job_id, url)
 
 
 def check_job_id(job_id: str) -> None:

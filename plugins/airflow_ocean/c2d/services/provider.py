@@ -13,10 +13,6 @@ import time
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
-from eth_utils import keccak
-
 from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.environments import ComputeEnvironment
 from airflow_ocean.c2d.errors import (
@@ -29,36 +25,41 @@ from airflow_ocean.c2d.errors import (
     ServiceUnavailableError,
 )
 from airflow_ocean.c2d.jobs import Job, parse_job, select_job
-from airflow_ocean.c2d.services import AssetInput, FileInfo, MetadataDocument, OrderQuote, ResultStream
-from airflow_ocean.c2d.services.http import HttpSession, read_json, shown_url
+from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
+from airflow_ocean.c2d.services.fees import check_fee
+from airflow_ocean.c2d.services.generation import root_of
+from airflow_ocean.c2d.services.http import HttpSession, read_json
 from airflow_ocean.c2d.services.provider_status import fetch_jobs
-from airflow_ocean.c2d.units import MAX_UINT256, parse_address
+from airflow_ocean.c2d.units import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import httpx
 
     from airflow_ocean.c2d.network import Network
+    from airflow_ocean.c2d.services import AssetInput, JobRequest, JobTerms
     from airflow_ocean.c2d.wallet import Wallet
 
 logger = logging.getLogger(__name__)
 
 COMPRESSED = 1
 ENCRYPTED = 2
-# How long a Provider's list of endpoints may be kept, seconds. It changes with a Provider's release.
-ENDPOINTS_TTL = 600.0
 # How long its list of environments may be kept, seconds: its operator changes prices and limits while it runs.
 ENVIRONMENTS_TTL = 60.0
 # A request that was overtaken by one of the same wallet with a higher nonce is signed again.
 SIGNING_ATTEMPTS = 8
 
-_WORD = re.compile("0x[0-9a-fA-F]{1,64}")
 _BYTES = re.compile("0x([0-9a-fA-F]{2})*")
 
 
 class ProviderServices:
     """A Provider and the network's Aquarius, for one wallet."""
+
+    orders_bind_jobs = True
+    labels_jobs = False
+    anybody: tuple[str, ...] = ()
+    trusts_publishers = True
 
     def __init__(self, network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> None:
         self.url = provider_url.rstrip("/")
@@ -75,14 +76,8 @@ class ProviderServices:
 
     def _endpoint(self, name: str) -> str:
         """Return the URL the Provider gives for one of its services; clients look each up at its root."""
-
-        def ask() -> dict[str, str]:
-            what = "looking up the Provider's endpoints"
-            return read_endpoints(read_json(self._http.request("GET", self.url, what), what), self.url)
-
-        endpoints = cached(("endpoints", self.url), ENDPOINTS_TTL, ask)
         try:
-            return self.url + endpoints[name]
+            return self.url + read_endpoints(root_of(self.url), self.url)[name]
         except KeyError:
             raise InvalidInputError(f"the Provider at {self.url} offers no {name}; is it too old?") from None
 
@@ -274,22 +269,24 @@ class ProviderServices:
         self,
         datasets: list[AssetInput],
         algorithm: AssetInput,
-        environment: str,
+        environment: ComputeEnvironment,
         valid_until: int,
-        consumer: str,
-    ) -> tuple[list[OrderQuote], OrderQuote]:
+        terms: JobTerms,
+    ) -> JobQuote:
         """Ask what the inputs cost in an environment.
 
-        :param valid_until: until when the environment is wanted, seconds since 1970
-        :param consumer: the environment's consumer address, whom the orders must name
+        :param valid_until: until when the environment is wanted, in seconds since 1970
+        :raises InvalidInputError: when the terms have what only an Ocean Node offers
         :raises NotAllowedError: when the Provider refuses, with its reason
         """
-        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment}"
+        self._refuse_node_terms(terms)
+        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment.id}"
         body = {
             "datasets": [_asset(item) for item in datasets],
             "algorithm": _asset(algorithm),
-            "compute": {"env": environment, "validUntil": valid_until},
-            "consumerAddress": consumer,
+            "compute": {"env": environment.id, "validUntil": valid_until},
+            # Whom the orders must name.
+            "consumerAddress": environment.consumer_address,
         }
         try:
             answer = read_json(
@@ -299,32 +296,35 @@ class ProviderServices:
             raise NotAllowedError(f"{what}: the Provider at {self.url} refuses: {error.text}") from error
         try:
             quoted = [_order_quote(*pair) for pair in zip(answer["datasets"], datasets, strict=True)]
-            return quoted, _order_quote(answer["algorithm"], algorithm)
+            return JobQuote(quoted, _order_quote(answer["algorithm"], algorithm))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"{what}: {self.url} answers in an unknown form ({error!r})") from error
 
     # ------------------------------------------------------------------ jobs
 
-    def start(
-        self,
-        datasets: list[AssetInput],
-        algorithm: AssetInput,
-        environment: str,
-        custom_data: dict[str, Any] | None,
-    ) -> Job:
-        """Start a job on paid inputs."""
-        first, *more = datasets
+    def start(self, request: JobRequest) -> Job:
+        """Start a job on paid inputs; a Provider knows no labels.
+
+        :raises InvalidInputError: when the request has what only an Ocean Node offers
+        """
+        self._refuse_node_terms(request.terms)
+        if request.variables:
+            raise InvalidInputError(
+                f"the Provider at {self.url} gives algorithms no environment variables, only an Ocean Node does; hand over "
+                "custom data instead"
+            )
+        first, *more = request.datasets
         payload: dict[str, Any] = {
             "dataset": _asset(first),
-            "algorithm": _asset(algorithm),
-            "environment": environment,
+            "algorithm": _asset(request.algorithm),
+            "environment": request.environment,
             "consumerAddress": self._wallet.address,
         }
         if more:
             payload["additionalDatasets"] = [_asset(item) for item in more]
-        if custom_data:
-            payload["algorithm"]["algocustomdata"] = custom_data
-        what = f"starting {algorithm.did} on {first.did} in {environment}"
+        if request.custom_data:
+            payload["algorithm"]["algocustomdata"] = request.custom_data
+        what = f"starting {request.algorithm.did} on {first.did} in {request.environment}"
         answer = self._signed("POST", "computeStart", self._wallet.address + first.did, what, payload)
         return _only_job(read_json(answer, what), what)
 
@@ -371,6 +371,16 @@ class ProviderServices:
                 yield ResultStream(response.iter_bytes(256 * 1024), int(length) if length else None)
                 return
 
+    def open_running_log(self, job_id: str) -> None:
+        """Return None: a Provider shows a job's log when the job is over."""
+
+    def _refuse_node_terms(self, terms: JobTerms) -> None:
+        if terms.resources or terms.queue_wait:
+            raise InvalidInputError(
+                f"the Provider at {self.url} lets nobody choose resources or a place in a queue, only an Ocean Node does; "
+                "leave resources and queue_wait out"
+            )
+
 
 def read_endpoints(root: Any, url: str) -> dict[str, str]:
     """Read the paths of a Provider's services out of its root document.
@@ -408,37 +418,6 @@ def read_environment(entry: Any) -> ComputeEnvironment:
         ) from error
 
 
-def looks(network: Network, chain_id: int | None) -> dict[str, Callable[[], str]]:
-    """Return what :func:`~airflow_ocean.c2d.services.service_looks` offers."""
-
-    def ask(url: str, software: str) -> dict[str, Any]:
-        what = "asking for the version"
-        with contextlib.closing(HttpSession()) as http:
-            root = read_json(http.request("GET", url, what), what)
-        if not isinstance(root, dict) or root.get("software") != software:
-            raise InvalidInputError(
-                f"{shown_url(url)} answers, but not as {software} does; is the URL right?"
-            )
-        return root
-
-    def provider() -> str:
-        root = ask(network.provider_url, "Provider")
-        served = root.get("chainIds")
-        if isinstance(served, list) and chain_id is not None and chain_id not in served:
-            raise InvalidInputError(
-                f"the one at {shown_url(network.provider_url)} serves the chains {served}, not {chain_id}"
-            )
-        return f"version {root.get('version', 'unknown')} at {shown_url(network.provider_url)}"
-
-    def aquarius() -> str:
-        url = network.metadata_cache_url
-        if url is None:
-            raise InvalidInputError("the connection names no metadata_cache_url, its root URL")
-        return f"version {ask(url, 'Aquarius').get('version', 'unknown')} at {shown_url(url)}"
-
-    return {"Provider": provider, "Aquarius": aquarius}
-
-
 def _is_nonce_error(error: Exception) -> bool:
     # A nonce that is too low is refused with 400, one that was used already with 503 when it is stored.
     return "nonce" in str(error).lower()
@@ -461,36 +440,8 @@ def _order_quote(entry: dict[str, Any], item: AssetInput) -> OrderQuote:
     if valid_order is None and not (isinstance(fee, dict) and entry.get("datatoken")):
         raise KeyError("datatoken, providerFee")
     if fee is not None:
-        _check_fee(fee)
+        check_fee(fee)
     return OrderQuote(provider_fee=fee, valid_order=valid_order)
-
-
-def _check_fee(fee: dict[str, Any]) -> None:
-    """Check a signed fee as the contract does, so that a wrong one is found before anything is approved.
-
-    Source: ``ERC20Template._checkProviderFee``.
-    """
-    for name, largest in (("providerFeeAmount", MAX_UINT256), ("validUntil", MAX_UINT256), ("v", 255)):
-        if isinstance(fee[name], bool | float) or not 0 <= int(fee[name]) <= largest:
-            raise ValueError(f"{name} {fee[name]!r}")
-    for name in ("providerFeeAddress", "providerFeeToken"):
-        parse_address(fee[name], name)
-    for name, form in (("r", _WORD), ("s", _WORD), ("providerData", _BYTES)):
-        if not form.fullmatch(fee[name]):
-            raise ValueError(f"{name} {str(fee[name])[:80]!r}")
-    digest = keccak(
-        bytes.fromhex(fee["providerData"][2:])
-        + bytes.fromhex(fee["providerFeeAddress"][2:] + fee["providerFeeToken"][2:])
-        + int(fee["providerFeeAmount"]).to_bytes(32, "big")
-        + int(fee["validUntil"]).to_bytes(32, "big")
-    )
-    signature = (int(fee["v"]), int(fee["r"], 16), int(fee["s"], 16))
-    try:
-        signer = Account.recover_message(encode_defunct(digest), vrs=signature)
-    except Exception:  # the key libraries raise several types
-        signer = None
-    if signer != parse_address(fee["providerFeeAddress"], "providerFeeAddress"):
-        raise ValueError(f"a signature that is not that of {fee['providerFeeAddress']}")
 
 
 def _only_job(answer: Any, what: str) -> Job:

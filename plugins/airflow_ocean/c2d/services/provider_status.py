@@ -51,6 +51,12 @@ def fetch_jobs(
     return _read_jobs((http or HttpSession()).request("GET", url, what, params=params), what)
 
 
+def fetch_job(provider_url: str, consumer: str, job_id: str) -> Job:
+    """Do what :func:`airflow_ocean.c2d.services.fetch_job` does."""
+    with contextlib.closing(HttpSession()) as http:
+        return select_job(fetch_jobs(provider_url, consumer, job_id, http), job_id, provider_url)
+
+
 class ProviderJobReader:
     """A :class:`~airflow_ocean.c2d.services.JobReader` of a Provider.
 
