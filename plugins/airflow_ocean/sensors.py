@@ -55,6 +55,8 @@ class OceanComputeSensor(BaseSensorOperator):
         so does marking the whole run failed. Marking the task successful lets the job go on, as does a restart of a
         worker, a scheduler or a triggerer. Between two pokes in the mode ``reschedule``, and while no triggerer runs,
         there is nobody to stop the job
+    :param show_log: show the job's log while it runs, in the task's log and its end in the XCom ``log_tail``, where the
+        service has one before the job is over (an Ocean Node), and while the task waits deferred
     :param poke_interval: seconds between two looks at the job
     :param timeout: seconds to wait altogether, retries included; clearing the task begins anew
     :param ocean_conn_id: (templated) the connection of the wallet that started the job
@@ -75,6 +77,7 @@ class OceanComputeSensor(BaseSensorOperator):
         consumer_address: str | None = None,
         deferrable: bool = True,
         stop_on_kill: bool = False,
+        show_log: bool = True,
         ocean_conn_id: str = OceanHook.default_conn_name,
         poke_interval: timedelta | float = 15,
         retries: int = DEFAULT_RETRIES,
@@ -97,6 +100,7 @@ class OceanComputeSensor(BaseSensorOperator):
         self.consumer_address = consumer_address
         self.deferrable = deferrable
         self.stop_on_kill = stop_on_kill
+        self.show_log = show_log
         self.ocean_conn_id = ocean_conn_id
         # Whether this process has pushed the job's states: a new try, and a new poke in the mode reschedule, has no XCom.
         self._shown = False
@@ -126,6 +130,7 @@ class OceanComputeSensor(BaseSensorOperator):
                 ocean_conn_id=self.ocean_conn_id,
                 stop_on_kill=self.stop_on_kill,
                 states=self._states(context),
+                show_log=self.show_log,
             ),
             method_name="execute_complete",
         )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import logging
 import time
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseXCom
-from airflow.sdk.exceptions import AirflowRuntimeError
+
+from airflow_ocean.live_xcoms import LiveXCom
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
 # XCom of the waiting task: [{"at": seconds since 1970, "state": 40, "text": "Running algorithm"}, …], oldest first; "at"
 # is when the state was first seen.
 STATES_KEY = "states"
-
-logger = logging.getLogger(__name__)
 
 
 def seen(job: Job) -> dict[str, Any]:
@@ -52,24 +47,15 @@ def elapsed(job: Job, states: list[dict[str, Any]]) -> float:
     return max(time.time() - min(begun, default=time.time()), 0.0)
 
 
-class TimelineWriter:
+class TimelineWriter(LiveXCom):
     """Keeps the XCom of a deferred task up to date, from the triggerer.
-
-    All writers of an event loop take turns: each request is answered by the triggerer's only parent process, which has
-    to tell Airflow meanwhile that it is alive. An XCom that cannot be written is not worth a failure: the task writes it
-    again when it ends.
 
     :param instance: anything with the ids of a task instance
     :param states: what was seen before
     """
 
     def __init__(self, instance: Any, states: list[dict[str, Any]]) -> None:
-        self._ids = {
-            "dag_id": instance.dag_id,
-            "run_id": instance.run_id,
-            "task_id": instance.task_id,
-            "map_index": instance.map_index,
-        }
+        super().__init__(instance, STATES_KEY)
         self.states = states
         self._known = False
 
@@ -78,59 +64,11 @@ class TimelineWriter:
         states = merged(self.states, [entry])
         if len(states) != len(self.states):
             self.states = states
-            _Turns.of_this_loop().take(self)
+            self.write_soon()
 
-    def close(self) -> None:
-        """Write nothing any more."""
-        _Turns.of_this_loop().give_up(self)
-
-    async def write(self, turns: _Turns) -> None:
-        """Write the XCom."""
+    async def value(self) -> list[dict[str, Any]]:
+        """Return all that was seen, what a triggerer before this one saw included."""
         if not self._known:
-            # What a triggerer before this one saw.
-            earlier = await BaseXCom.aget_one(key=STATES_KEY, **self._ids)
+            earlier = await BaseXCom.aget_one(key=self.key, **self.ids)
             self.states, self._known = merged(earlier, self.states), True
-        if turns.is_at(self):
-            await BaseXCom.aset(STATES_KEY, self.states, **self._ids)
-
-
-class _Turns:
-    """The writers of an event loop that have something to write, in turn."""
-
-    _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = weakref.WeakKeyDictionary()
-
-    def __init__(self) -> None:
-        self._waiting: dict[TimelineWriter, None] = {}
-        self._current: TimelineWriter | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    @classmethod
-    def of_this_loop(cls) -> _Turns:
-        return cls._of_loop.setdefault(asyncio.get_running_loop(), cls())
-
-    def take(self, writer: TimelineWriter) -> None:
-        self._waiting[writer] = None
-        if self._task is None or self._task.done():
-            # Of its own context: what it logs belongs to no one of the tasks that wait.
-            self._task = asyncio.get_running_loop().create_task(
-                self._write_all(), name="time lines of Ocean jobs", context=contextvars.Context()
-            )
-
-    def give_up(self, writer: TimelineWriter) -> None:
-        self._waiting.pop(writer, None)
-        if self._current is writer:
-            self._current = None
-
-    def is_at(self, writer: TimelineWriter) -> bool:
-        """Say whether it is still a writer's turn."""
-        return self._current is writer
-
-    async def _write_all(self) -> None:
-        while self._waiting:
-            self._current = next(iter(self._waiting))
-            del self._waiting[self._current]
-            try:
-                await self._current.write(self)
-            except (AirflowRuntimeError, TypeError) as error:
-                logger.warning("The time line of a job cannot be written for now: %s", error)
-        self._current = None
+        return self.states

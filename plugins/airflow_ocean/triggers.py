@@ -1,4 +1,4 @@
-"""The trigger that waits for a compute job on the triggerer's event loop; it never holds the wallet's key."""
+"""The trigger that waits for a compute job on the triggerer's event loop; the wallet's key is not among what it is given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ocean import metrics, timeline
 from airflow_ocean.c2d.errors import FatalError, TransientError
+from airflow_ocean.running_log import RunningLog
 from airflow_ocean.timeline import TimelineWriter
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 DEADLINE_KEY = "deadline"
 # Pauses between the attempts to stop a job, in seconds; Airflow allows 30 s altogether ([triggerer] on_kill_timeout).
 _STOP_PAUSES = (1.0, 2.0, 4.0, 8.0)
+# How long the rest of a job's log may take to come when the job is over, seconds.
+_LOG_GRACE = 2.0
 
 _can_ask = False
 # Stops of jobs under way: the event loop itself would not keep them from the garbage collector.
@@ -49,9 +52,10 @@ class OceanComputeTrigger(BaseTrigger):
     :param consumer_address: the wallet that started it
     :param deadline: when to give up, in seconds since 1970; it is absolute so that it survives restarts
     :param poll_interval: seconds between two looks at the job
-    :param ocean_conn_id: the wallet's connection, read only to stop the job
+    :param ocean_conn_id: the wallet's connection, read only to stop the job and to follow its log
     :param stop_on_kill: whether to stop the job when a user marks the task failed or skipped, or clears it
     :param states: what was seen of the job before, as in the XCom
+    :param show_log: whether to show the job's log while it runs, where the service does
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class OceanComputeTrigger(BaseTrigger):
         ocean_conn_id: str,
         stop_on_kill: bool = False,
         states: list[dict[str, Any]] | None = None,
+        show_log: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
@@ -75,6 +80,7 @@ class OceanComputeTrigger(BaseTrigger):
         self.ocean_conn_id = ocean_conn_id
         self.stop_on_kill = stop_on_kill
         self.states = states or []
+        self.show_log = show_log
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another triggerer needs to go on waiting."""
@@ -89,6 +95,7 @@ class OceanComputeTrigger(BaseTrigger):
                 "ocean_conn_id": self.ocean_conn_id,
                 "stop_on_kill": self.stop_on_kill,
                 "states": self.states,
+                "show_log": self.show_log,
             },
         )
 
@@ -96,12 +103,15 @@ class OceanComputeTrigger(BaseTrigger):
         """Wait until the job is over or the deadline has passed."""
         await self._prepare_to_stop()
         writer = None if self.task_instance is None else TimelineWriter(self.task_instance, self.states)
+        log = RunningLog(self.provider_url, self.job_id, self.ocean_conn_id, self.log, self.task_instance)
         try:
-            job = await self._until_finished(writer)
+            job = await self._until_finished(writer, log)
+            await log.end(_LOG_GRACE)
         except FatalError as error:
             yield self._event("error", type=type(error).__name__, message=str(error))
             return
         finally:
+            await log.end()
             if writer is not None:
                 writer.close()
         if job is None:
@@ -113,7 +123,7 @@ class OceanComputeTrigger(BaseTrigger):
         content = {"event": event, "job_id": self.job_id, "states": self.states, **details}
         return TriggerEvent(content)  # type: ignore[no-untyped-call]
 
-    async def _until_finished(self, writer: TimelineWriter | None) -> Job | None:
+    async def _until_finished(self, writer: TimelineWriter | None, log: RunningLog) -> Job | None:
         """Return the finished job, None when the deadline passes first; the job is looked at once in any case."""
         from airflow_ocean.c2d.polling import waiting
         from airflow_ocean.c2d.waits import Trouble
@@ -135,6 +145,8 @@ class OceanComputeTrigger(BaseTrigger):
                 self._note(news, writer)
                 if news.is_finished:
                     return news
+                if self.show_log and news.is_running:
+                    log.begin()
 
     def _wait_out(self, trouble: Trouble) -> None:
         """Say that a look at the job failed and will be repeated; the one place where such an error passes."""

@@ -80,6 +80,10 @@ class Escrow:
         available, locked = self._contract(escrow).getUserFunds(self._client.address, _address(token))
         return Funds(int(available), int(locked))
 
+    def tokens(self, escrow: str) -> list[str]:
+        """Return the tokens that the wallet has, or had, in an escrow contract."""
+        return [str(token) for token in self._contract(escrow).getUserTokens(self._client.address)]
+
     def authorization(self, payment: EscrowPayment) -> Authorization:
         """Return what a payment's payee may lock."""
         found = self._contract(payment.escrow).getAuthorizations(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,17 +12,14 @@ from airflow_ocean.c2d.services import JobRequest, fetch_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from airflow_ocean.c2d.escrow import Escrow
     from airflow_ocean.c2d.journal import Journal
     from airflow_ocean.c2d.orders import Order
     from airflow_ocean.c2d.services import OceanServices, ResultStream
 
-logger = logging.getLogger(__name__)
-
 # Status codes of upstream's operator-service. A job is over when dateFinished is set, whatever the code says.
-STATUS_COMPLETED = 70
+STATUS_RUNNING, STATUS_COMPLETED = 40, 70
 STATUS_TEXTS = {
     1: "Warming up",
     10: "Job started",
@@ -107,6 +103,11 @@ class Job:
     def is_finished(self) -> bool:
         """Whether the job is over, well or not."""
         return self.finished is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its algorithm runs now."""
+        return not self.is_finished and self.state == STATUS_RUNNING
 
     @property
     def outputs(self) -> tuple[ResultFile, ...]:
@@ -229,11 +230,8 @@ class Jobs:
             payment_token=order.payment.token if order.payment else None,
         )
         if services.labels_jobs:
-            job = LabelledStart(services, self._journal, self._escrow, step).carry_out(order, request)
-        else:
-            job = BoundStart(services, self._journal, step).carry_out(order, request)
-        logger.info("Started job %s at %s in environment %s", job.id, order.provider_url, order.environment)
-        return job
+            return LabelledStart(services, self._journal, self._escrow, step).carry_out(order, request)
+        return BoundStart(services, self._journal, step).carry_out(order, request)
 
     def get(self, job_id: str, provider_url: str | None = None) -> Job:
         """Return a job.
@@ -252,15 +250,6 @@ class Jobs:
         """Open a result for reading, in chunks."""
         with self._services(provider_url, job_id).open_result(job_id, index) as stream:
             yield stream
-
-    def open_running_log(
-        self, job_id: str, provider_url: str | None = None
-    ) -> AbstractContextManager[Iterator[bytes]] | None:
-        """Open a running job's log, which goes on until the job ends; None when the service shows none before.
-
-        :raises JobNotFoundError: when the job does not run; its log is a result then
-        """
-        return self._services(provider_url, job_id).open_running_log(job_id)
 
     def log_tail(self, job: Job, provider_url: str | None = None, max_bytes: int = 8_000) -> str:
         """Return the end of the log that says most about a job's end, empty when there is none.

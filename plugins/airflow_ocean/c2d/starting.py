@@ -70,7 +70,7 @@ class BoundStart:
         if before is None:
             self._journal.save(self._step, {"jobs": [job.id for job in present]})
         try:
-            return self._services.start(request)
+            return _started(self._services, request)
         except ServiceAnswerError as error:
             if "already in use" not in error.text:
                 raise NotAllowedError(f"{error}") from error
@@ -127,7 +127,7 @@ class LabelledStart:
 
     def _ask(self, request: JobRequest, label: str) -> Job:
         try:
-            return self._services.start(request)
+            return _started(self._services, request)
         except TransientError:
             raise  # whether the request arrived is not known
         except OceanError as error:
@@ -149,3 +149,9 @@ class LabelledStart:
             if found is not None or waited > UNDER_WAY:
                 return found
             time.sleep(min(max(UNDER_WAY - waited, 0.1), 2.0))
+
+
+def _started(services: OceanServices, request: JobRequest) -> Job:
+    job = services.start(request)
+    logger.info("Started job %s at %s in environment %s", job.id, services.url, request.environment)
+    return job

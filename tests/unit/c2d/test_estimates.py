@@ -108,7 +108,7 @@ def test_a_payment_costs_what_was_said(assets, client_of, offer, template):
 
 def test_a_run_that_publishes_costs_what_was_said(client_of, data_file, algorithm_file):
     publisher, consumer = client_of(ALICE), client_of(BOB)
-    estimate = estimates.of_publishing_and_payment(publisher, consumer, PAID, MINUTES * 60)
+    estimate = estimates.of_publishing_and_payment(publisher, consumer, PAID, JobTerms(MINUTES * 60))
     of_publisher, of_consumer = gas_of(estimate, publisher), gas_of(estimate, consumer)
     dataset = publisher.assets.publish(AssetSpec("dataset", "Data", (data_file,)))
     other = client_of(ALICE)
@@ -130,7 +130,7 @@ def test_a_run_that_publishes_costs_what_was_said(client_of, data_file, algorith
 
 def test_what_is_above_a_limit_is_found_token_by_token(client_of):
     publisher, consumer = client_of(ALICE), client_of(BOB)
-    estimate = estimates.of_publishing_and_payment(publisher, consumer, PAID, MINUTES * 60)
+    estimate = estimates.of_publishing_and_payment(publisher, consumer, PAID, JobTerms(MINUTES * 60))
     ocean = consumer.contract_address("Ocean")
     assert estimate.above(CostLimit()) == {}
     assert estimate.above(CostLimit.parse("2")) == {}
@@ -140,9 +140,11 @@ def test_what_is_above_a_limit_is_found_token_by_token(client_of):
 
 
 def test_missing_tokens_are_found_before_anything_is_spent(client_of):
-    estimate = estimates.of_publishing_and_payment(client_of(ALICE), client_of(NOBODY), PAID, 60)
+    estimate = estimates.of_publishing_and_payment(client_of(ALICE), client_of(NOBODY), PAID, JobTerms(60))
     with pytest.raises(InsufficientFundsError, match=r"needs 1 OCEAN .* holds 0 OCEAN") as refused:
         estimate.require_balances()
     assert client_of(NOBODY).address in str(refused.value)
-    in_the_free_one = estimates.of_publishing_and_payment(client_of(ALICE), client_of(NOBODY), "free", 60)
+    in_the_free_one = estimates.of_publishing_and_payment(
+        client_of(ALICE), client_of(NOBODY), "free", JobTerms(60)
+    )
     in_the_free_one.require_balances()

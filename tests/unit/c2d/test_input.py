@@ -240,10 +240,20 @@ class TestOrders:
                 "valid_until": 5,
                 "datasets": [asset],
                 "algorithm": {**asset, "transaction": "0x2"},
+                "terms": {"duration": 60, "resources": {"cpu": 2}, "queue_wait": 5},
+                "payment": {
+                    "escrow": ALICE.address,
+                    "payee": ALICE.address,
+                    "token": ALICE.address,
+                    "amount": str(2**70),
+                    "lock_seconds": 60,
+                },
             }
         )
         assert Order.from_dict(json.loads(json.dumps(order.to_dict()))) == order
         assert order.transactions == ["0x1", "0x2"]
+        assert order.payment
+        assert order.payment.amount == 2**70
 
 
 def test_a_damaged_journal_is_no_empty_journal(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from airflow_ocean.c2d import errors
 from airflow_ocean.c2d.services import node_answers, node_jobs
+from airflow_ocean.c2d.services.docker_frames import decode_frames
+from airflow_ocean.c2d.services.generation import describes_node
 from airflow_ocean.c2d.services.http import read_json
-from airflow_ocean.c2d.services.node import is_node
 from airflow_ocean.c2d.units import MAX_UINT256
 from tests.support.ocean_node import CLUSTER, Exchange, recorded_exchanges
 
@@ -75,7 +76,7 @@ def test_the_error_says_what_to_do(case: str) -> None:
 
 
 def check_root(answer: Any) -> None:
-    assert is_node(answer)
+    assert describes_node(answer)
 
 
 def check_jobs(answer: Any) -> None:
@@ -101,12 +102,14 @@ def check_environments(answer: Any) -> None:
 
 def check_quote(answer: Any) -> None:
     quote = node_answers.read_quote(answer, "asking")
+    assert quote.payment
     assert quote.payment.amount % 10**18 == 0
     assert 0 < quote.payment.amount < MAX_UINT256
     assert quote.payment.lock_seconds > 3600
     for order, entry in zip(quote.datasets, answer["datasets"], strict=True):
         assert (order.valid_order or False) == entry["validOrder"]
         assert order.provider_fee == entry.get("providerFee")
+    assert quote.algorithm.needed is ("did" in answer["algorithm"])
 
 
 def check_ddo(answer: Any) -> None:
@@ -166,9 +169,9 @@ def test_a_result_is_decoded(exchange: Exchange) -> None:
             assert archive.getnames()[0] == "outputs"
     elif exchange.answer.kind == "base64":
         pieces = [content[position : position + 7] for position in range(0, len(content), 7)]
-        text = b"".join(node_jobs.decode_frames(pieces)).decode()
+        text = b"".join(decode_frames(pieces)).decode()
         assert text
         assert "\x00" not in text
     else:
         with pytest.raises(errors.InvalidInputError, match="frames"):
-            list(node_jobs.decode_frames([content]))
+            list(decode_frames([content]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -16,10 +17,18 @@ from airflow_ocean.c2d.errors import (
     JobNotFoundError,
     NotAllowedError,
 )
-from airflow_ocean.c2d.services import AssetInput, OceanServices
-from airflow_ocean.c2d.services.node import NodeServices, is_node, signing_nonce
-from airflow_ocean.c2d.services.node_answers import JobTerms
-from airflow_ocean.c2d.services.node_jobs import NodeJob, open_reader
+from airflow_ocean.c2d.services import (
+    AssetInput,
+    JobRequest,
+    JobTerms,
+    OceanServices,
+    fetch_job,
+    follow_log,
+    generation,
+    open_job_reader,
+)
+from airflow_ocean.c2d.services.node import NodeServices
+from airflow_ocean.c2d.services.node_signing import signing_nonce
 from airflow_ocean.c2d.wallet import Wallet
 from include.localnet import accounts
 from include.localnet.contracts import ensure_deployed
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_ocean.c2d.jobs import Job
+    from airflow_ocean.c2d.services.node_jobs import NodeJob
 
 SCRIPT = "echo begun; echo 3 >&2; cat /data/inputs/numbers.csv > /data/outputs/copy.csv; sleep $(cat /data/inputs/seconds)\n"
 CONTAINER = {"entrypoint": "/bin/sh $ALGO", "image": "any", "tag": "v1", "checksum": "sha256:00"}
@@ -133,18 +143,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_it_is_told_apart_and_fits_the_interface(world: World) -> None:
-    assert is_node(world.node.http.get("/").json())
-    assert not is_node({"software": "Provider"})
+    assert generation.is_node(world.node.url)
+    assert not generation.describes_node({"software": "Provider"})
     services: OceanServices = world.bob
     assert services.url == world.node.url
 
 
 def test_a_free_job_runs_and_its_results_are_read(world: World) -> None:
     free = next(e for e in world.bob.environments() if e.is_free)
-    inputs = [world.data, world.pause]
-    job = world.bob.start(inputs, world.algorithm, free.id, {"points": 3})
+    request = JobRequest(
+        [world.data, world.pause], world.algorithm, free.id, JobTerms(60), {"points": 3}, label="mine"
+    )
+    assert not free.needs_orders
+    quote = world.bob.quote(request.datasets, request.algorithm, free, 0, request.terms)
+    assert [order.needed for order in (*quote.datasets, quote.algorithm)] == [False] * 3
+    assert quote.payment is None
+    job = world.bob.start(request)
     done = world.wait_for(job, 70)
-    assert (done.succeeded, done.exit_code, done.payment) == (True, 0, None)
+    assert (done.succeeded, done.exit_code, done.payment, done.label) == (True, 0, None, "mine")
+    assert (done.algorithm_did, done.dataset_dids) == (world.algorithm.did, (world.data.did, world.pause.did))
     assert sorted(world.result(done, "algorithmLog").split()) == [b"3", b"begun"]
     with tarfile.open(fileobj=io.BytesIO(world.result(done, "output"))) as archive:
         copied = archive.extractfile("outputs/copy.csv")
@@ -159,7 +176,9 @@ def test_a_free_job_runs_and_its_results_are_read(world: World) -> None:
 
 async def test_jobs_are_watched_without_a_key(world: World) -> None:
     (first, *_) = world.bob.jobs()
-    async with open_reader(world.node.url, accounts.BOB.address) as reader:
+    bob = accounts.BOB.address
+    assert fetch_job(world.node.url, bob, first.id) == first
+    async with open_job_reader(world.node.url, bob, first.id) as reader:
         one = await reader.fetch_job(first.id)
         several = await reader.fetch_jobs({first.id, "other"})
         assert one.jobs[first.id] == several.jobs[first.id] == first
@@ -170,9 +189,11 @@ async def test_jobs_are_watched_without_a_key(world: World) -> None:
 def test_a_paid_job_is_quoted_locked_run_and_claimed(world: World) -> None:
     paid = next(e for e in world.bob.environments() if not e.is_free)
     assert paid.fee_token
-    terms = JobTerms(paid.fee_token, 120, {"cpu": 2}, variables={"FOO": "bar"})
-    quote = world.bob.quote_job([world.data, world.pause], world.algorithm, paid.id, terms)
-    assert quote.payment.amount == 2 * 2 * 10**18
+    assert paid.needs_orders
+    terms = JobTerms(120, {"cpu": 2})
+    quote = world.bob.quote([world.data, world.pause], world.algorithm, paid, 0, terms)
+    assert quote.payment
+    assert quote.payment.amount == paid.price(120, terms.resources) * 10**18 == 2 * 2 * 10**18
     assert [order.valid_order for order in (*quote.datasets, quote.algorithm)] == [None] * 3
     items = []
     for item, order in zip(
@@ -181,53 +202,60 @@ def test_a_paid_job_is_quoted_locked_run_and_claimed(world: World) -> None:
         assert order.provider_fee
         items.append(world.ordered(item, order.provider_fee, paid.consumer_address))
     *data, algorithm = items
-    again = world.bob.quote_job(data, algorithm, paid.id, terms)
+    again = world.bob.quote(data, algorithm, paid, 0, terms)
     assert [order.provider_fee for order in (*again.datasets, again.algorithm)] == [None] * 3
     assert again.algorithm.valid_order == algorithm.order
 
+    request = JobRequest(
+        data, algorithm, paid.id, terms, variables={"FOO": "bar"}, payment_token=paid.fee_token
+    )
     with pytest.raises(InsufficientFundsError):
-        world.bob.start(data, algorithm, paid.id, None, terms)
+        world.bob.start(request)
     payment, bob = quote.payment, accounts.BOB.address
     send = world.publisher.send
     send(payment.token, "ERC20Template", "approve", payment.escrow, OCEANS, sender=bob)
     send(payment.escrow, "Escrow", "deposit", payment.token, OCEANS, sender=bob)
     send(payment.escrow, "Escrow", "authorize", payment.token, payment.payee, payment.amount, payment.lock_seconds, 1,
          sender=bob)  # fmt: skip
-    job = world.bob.start(data, algorithm, paid.id, None, terms)
+    job = world.bob.start(request)
     done = world.wait_for(job, 70)
     assert done.succeeded
     assert done.payment
-    assert (done.payment["cost"], done.payment["claimTx"][:2]) == (2, "0x")
+    assert done.payment.is_settled
+    assert (done.payment.token, done.payment.cancel) == (paid.fee_token, None)
     funds = world.publisher.chain.call(payment.escrow, "Escrow", "getUserFunds", bob, payment.token)
     assert funds == (OCEANS - 2 * 10**18, 0)
 
 
-def test_a_running_job_is_followed_and_stopped(world: World) -> None:
+async def test_a_running_job_is_followed_and_stopped(world: World) -> None:
     free = next(e for e in world.bob.environments() if e.is_free)
     (world.folder / "seconds").write_text("100")
-    job = world.bob.start([world.data, world.pause], world.algorithm, free.id, None)
+    job = world.bob.start(JobRequest([world.data, world.pause], world.algorithm, free.id, JobTerms(200)))
     world.wait_for(job, 40)
-    with world.bob.open_running_log(job.id) as log:
-        assert next(log) in (b"begun\n", b"3\n")
-        assert world.bob.stop(job).id == job.id
-        rest = b"".join(log)
-    assert len(rest) < 10
+    wallet = Wallet(accounts.BOB.private_key)
+    log = follow_log(world.node.url, wallet, job.id)
+    assert log is not None
+    assert await anext(log) in (b"begun\n", b"3\n")
+    assert world.bob.stop(job).id == job.id
+    assert len(b"".join([piece async for piece in log])) < 10
     done = world.wait_for(job, 70)
     assert (done.succeeded, done.exit_code) == (False, 137)
     assert "137" in done.describe()
-    with pytest.raises(JobNotFoundError), world.bob.open_running_log(job.id):
-        pass
+    over = follow_log(world.node.url, wallet, job.id)
+    assert over is not None
+    with pytest.raises(JobNotFoundError):
+        await anext(over)
 
 
 def test_what_is_not_allowed_or_not_there_is_said(world: World) -> None:
     paid = next(e for e in world.bob.environments() if not e.is_free)
     assert paid.fee_token
-    terms = JobTerms(paid.fee_token, 60)
     with pytest.raises(NotAllowedError, match="not allowed to run"):
-        world.bob.quote_job([world.closed], world.algorithm, paid.id, terms)
-    lower = JobTerms(paid.fee_token.lower(), 60)
+        world.bob.quote([world.closed], world.algorithm, paid, 0, JobTerms(60))
+    # Nodes compare a token's address case-sensitively.
+    lower = replace(paid, fee_token=paid.fee_token.lower())
     with pytest.raises(InvalidInputError, match="does not accept payments"):
-        world.bob.quote_job([world.data], world.algorithm, paid.id, lower)
+        world.bob.quote([world.data], world.algorithm, lower, 0, JobTerms(60))
     with pytest.raises(AssetNotFoundError):
         world.bob.resolve("did:op:" + "0" * 64)
     broken = world.alice.resolve(world.data.did)

@@ -232,8 +232,9 @@ def sleeping(runs: Runs, publish: Callable[..., str], dataset: str) -> Any:
     client, order = runs.pay([dataset], sleepy)
     job = client.jobs.start(order)
     yield sleepy, order, job
-    for other in client.jobs.of_order(order):
-        client.jobs.stop(other.id)
+    for other in client.services(order.provider_url).jobs():
+        if other.agreement_id in order.transactions:
+            client.jobs.stop(other.id)
 
 
 def test_an_order_of_an_unfinished_job_is_waited_for_or_left_alone(

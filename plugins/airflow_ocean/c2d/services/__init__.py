@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from airflow_ocean.c2d.environments import ComputeEnvironment
@@ -223,9 +223,6 @@ class OceanServices(Protocol):
     def open_result(self, job_id: str, index: int) -> AbstractContextManager[ResultStream]:
         """Open one result for reading."""
 
-    def open_running_log(self, job_id: str) -> AbstractContextManager[Iterator[bytes]] | None:
-        """Open the log of a running job, which goes on until the job ends; None when the service shows none before."""
-
 
 @dataclass(frozen=True)
 class JobsAnswer:
@@ -285,6 +282,17 @@ def fetch_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
     if generation.is_node_job(job_id):
         return node_jobs.fetch_job(provider_url, consumer_address, job_id)
     return provider_status.fetch_job(provider_url, consumer_address, job_id)
+
+
+def follow_log(provider_url: str, wallet: Wallet, job_id: str) -> AsyncIterator[bytes] | None:
+    """Return a running job's log from its beginning, which goes on until the job ends, for an event loop.
+
+    :return: None when the service shows a log only when the job is over
+    :raises JobNotFoundError: while it is read, when the job does not run
+    """
+    from airflow_ocean.c2d.services import generation, node_log
+
+    return node_log.follow(provider_url, wallet, job_id) if generation.is_node_job(job_id) else None
 
 
 def open_services(

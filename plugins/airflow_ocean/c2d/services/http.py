@@ -166,6 +166,24 @@ class AsyncHttpSession:
             raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
         return _checked(response, body, what, self._check)
 
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, url: str, what: str, params: dict[str, str], read_timeout: float | None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send a request and yield the body of its successful answer as it comes.
+
+        :param read_timeout: seconds that nothing may come, None for any number
+        """
+        timeout = httpx.Timeout(TIMEOUT.connect, read=read_timeout)
+        try:
+            async with self._http.stream("GET", url, params=params, timeout=timeout) as response:
+                if not response.is_success:
+                    await response.aread()
+                self._check(response, what)
+                yield response.aiter_bytes()
+        except httpx.TransportError as error:
+            raise unreachable(url, what, error) from error
+
 
 @contextlib.asynccontextmanager
 async def open_async(

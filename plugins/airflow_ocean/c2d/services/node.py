@@ -11,8 +11,6 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from eth_utils import keccak
-
 from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
@@ -23,6 +21,7 @@ from airflow_ocean.c2d.errors import (
 )
 from airflow_ocean.c2d.jobs import select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
+from airflow_ocean.c2d.services.docker_frames import decode_frames
 from airflow_ocean.c2d.services.http import HttpSession, read_json
 from airflow_ocean.c2d.services.node_answers import (
     FREE,
@@ -32,7 +31,8 @@ from airflow_ocean.c2d.services.node_answers import (
     read_file_infos,
     read_quote,
 )
-from airflow_ocean.c2d.services.node_jobs import LABEL, check_job_id, decode_frames, read_jobs
+from airflow_ocean.c2d.services.node_jobs import check_job_id, metadata_of, read_jobs
+from airflow_ocean.c2d.services.node_signing import SIGNING_ATTEMPTS, is_overtaken, signed_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENCRYPTED = 2
-# A request that was overtaken by one of the same wallet with a higher nonce is signed again.
-SIGNING_ATTEMPTS = 8
 # How long the list of environments may be kept, seconds: a node's operator changes prices and limits while it runs.
 ENVIRONMENTS_TTL = 60.0
 # Seconds between two looks at the index. A node looks at the chain every 30 s, and takes 30 requests a minute.
@@ -59,18 +57,6 @@ _INDEX_PAUSES = (1.0, 10.0)
 _PATIENCE, _NEXT_TRY = 3, 20.0
 _HEX = re.compile("0x([0-9a-fA-F]{2})+")
 _SERVICES, _AQUARIUS = "/api/services", "/api/aquarius"
-
-
-def signing_nonce(wallet: Wallet, command: str) -> int:
-    """Return a nonce for a command.
-
-    A node drops leading zero bytes of the hash that is signed, and so refuses one correct signature in 256: such a nonce
-    is passed over.
-    """
-    while True:
-        nonce = wallet.next_nonce()
-        if keccak(text=f"{wallet.address}{nonce}{command}")[0]:
-            return nonce
 
 
 class NodeServices:
@@ -111,11 +97,6 @@ class NodeServices:
                 time.sleep(pause * random.uniform(1, 1.2))
         raise AssertionError("the loop returns or raises")
 
-    def _signed(self, command: str, name: str = "consumerAddress") -> dict[str, str]:
-        nonce = signing_nonce(self._wallet, command)
-        signature = self._wallet.sign_text(f"{self._wallet.address}{nonce}{command}")
-        return {name: self._wallet.address, "nonce": str(nonce), "signature": signature}
-
     def _send_signed(
         self, command: str, method: str, path: str, what: str, payload: dict[str, Any], **options: Any
     ) -> httpx.Response:
@@ -123,13 +104,13 @@ class NodeServices:
         in_body = method == "POST" and "content" not in options
         name = "publisherAddress" if command == "validateDDO" else "consumerAddress"
         for attempt in range(1, SIGNING_ATTEMPTS + 1):
-            fields = {**payload, **self._signed(command, name)}
+            fields = {**payload, **signed_fields(self._wallet, command, name)}
             try:
                 return self._request(
                     method, path, what, **{"json" if in_body else "params": fields}, **options
                 )
             except NotAllowedError as error:
-                if attempt == SIGNING_ATTEMPTS or "is not a valid nonce" not in str(error):
+                if attempt == SIGNING_ATTEMPTS or not is_overtaken(error):
                     raise
         raise AssertionError("the loop returns or raises")
 
@@ -137,7 +118,10 @@ class NodeServices:
 
     def encrypt_files(self, files: dict[str, Any]) -> str:
         """Encrypt a service's file list so that only this node can read it; 0x-hex."""
-        return self._encrypt(json.dumps(files, separators=(",", ":")), "encrypting the file list")
+        # Of a URL a node wants to be told the method, too.
+        listed = [{"method": "GET", **file} if file.get("type") == "url" else file for file in files["files"]]
+        text = json.dumps({**files, "files": listed}, separators=(",", ":"))
+        return self._encrypt(text, "encrypting the file list")
 
     def _encrypt(self, text: str, what: str) -> str:
         # A node reads the body as text, so nothing compressed can be sent.
@@ -275,10 +259,10 @@ class NodeServices:
             "resources": terms.resource_list(),
             "queueMaxWaitTime": terms.queue_wait,
         }
+        dids = [item.did for item in request.datasets]
         if request.label:
-            payload["metadata"] = {LABEL: request.label}
-        dids = ", ".join(item.did for item in request.datasets)
-        what = f"starting {request.algorithm.did} on {dids} in {environment}"
+            payload["metadata"] = metadata_of(request.label, request.algorithm.did, dids)
+        what = f"starting {request.algorithm.did} on {', '.join(dids)} in {environment}"
         if environment.endswith(FREE):
             # Of a free job a node does not look up how its algorithm is run.
             code["meta"] = self.resolve(request.algorithm.did)["metadata"]["algorithm"]
@@ -329,40 +313,18 @@ class NodeServices:
         if kind is None:
             # A node answers 200 and nothing.
             raise InvalidInputError(f"{what}: the job has no such result")
-        query = {"jobId": job_id, "index": str(index)}
-        with self._signed_stream("getComputeResult", "computeResult", what, query) as response:
-            chunks = response.iter_bytes(256 * 1024)
-            yield ResultStream(decode_frames(chunks) if kind == "algorithmLog" else chunks, None)
-
-    @contextlib.contextmanager
-    def open_running_log(self, job_id: str) -> Iterator[Iterator[bytes]]:
-        """Open a running job's log from its beginning, which goes on until the job ends.
-
-        :raises JobNotFoundError: when the job does not run
-        """
-        what = f"reading the log of job {job_id}"
-        query = {"jobId": job_id}
-        with self._signed_stream(
-            "getComputeStreamableLogs", "computeStreamableLogs", what, query
-        ) as response:
-            yield decode_frames(response.iter_bytes())
-
-    @contextlib.contextmanager
-    def _signed_stream(
-        self, command: str, path: str, what: str, query: dict[str, str]
-    ) -> Iterator[httpx.Response]:
         for attempt in range(1, SIGNING_ATTEMPTS + 1):
+            query = {"jobId": job_id, "index": str(index), **signed_fields(self._wallet, "getComputeResult")}
             with contextlib.ExitStack() as stack:
-                fields = {**query, **self._signed(command)}
+                url = f"{self.url}{_SERVICES}/computeResult"
                 try:
-                    response = stack.enter_context(
-                        self._http.stream("GET", f"{self.url}{_SERVICES}/{path}", what, params=fields)
-                    )
+                    response = stack.enter_context(self._http.stream("GET", url, what, params=query))
                 except NotAllowedError as error:
-                    if attempt == SIGNING_ATTEMPTS or "is not a valid nonce" not in str(error):
+                    if attempt == SIGNING_ATTEMPTS or not is_overtaken(error):
                         raise
                     continue
-                yield response
+                chunks = response.iter_bytes(256 * 1024)
+                yield ResultStream(decode_frames(chunks) if kind == "algorithmLog" else chunks, None)
                 return
 
     def _only_job(self, answer: httpx.Response, what: str) -> Job:

@@ -173,6 +173,8 @@ def _order(entry: dict[str, Any]) -> OrderQuote:
     it, so an order that the node accepts is good as it is. Source: Ocean Node 3.2.0, ``initializeCompute`` and
     ``startCompute``.
     """
+    if "did" not in entry:  # raw code, which nobody sells
+        return OrderQuote(None, None, needed=False)
     fee, valid_order = entry.get("providerFee"), entry.get("validOrder") or None
     if valid_order is None:
         if not isinstance(fee, dict):

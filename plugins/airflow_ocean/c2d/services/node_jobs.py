@@ -1,8 +1,9 @@
-"""The jobs of an Ocean Node: read from its answers, their logs decoded, and watched without a key on an event loop."""
+"""The jobs of an Ocean Node: read from its answers, and watched without a key on an event loop."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,14 @@ from airflow_ocean.c2d.services.http import HttpSession, open_async, read_json
 from airflow_ocean.c2d.services.pacing import pace_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+    from collections.abc import AsyncIterator, Collection
 
     from airflow_ocean.c2d.services.http import AsyncHttpSession
 
-# Under which name in a job's metadata the label is that it was started with.
-LABEL = "label"
-FRAME_HEADER = 8
-# Docker cuts lines far below this; a longer frame is no frame.
-_LONGEST_FRAME = 1024 * 1024
+# What a job's metadata hold under these names: the label that it was started with, and what it computes on, which a node
+# does not tell by itself. They may be so long as JSON.
+LABEL, ALGORITHM, DATASETS = "label", "algorithm", "datasets"
+LONGEST_METADATA = 1024
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,23 @@ def read_job(entry: Any) -> NodeJob:
     job_id, environment = str(entry.get("jobId", "")), str(entry.get("environment", ""))
     if "-" not in job_id and "-" in environment:
         job_id = f"{environment.partition('-')[0]}-{job_id}"
-    job = parse_job({**entry, "jobId": job_id, "agreementId": "", "inputDID": []})
     ended, marks = _object(entry.get("terminationDetails")), _object(entry.get("metadata"))
+    assets = {"algoDID": marks.get(ALGORITHM), "inputDID": marks.get(DATASETS) or []}
+    job = parse_job({**entry, **assets, "jobId": job_id, "agreementId": ""})
     code, label = ended.get("exitCode"), marks.get(LABEL)
     known = {field.name: getattr(job, field.name) for field in fields(Job)} | {
         "label": label if isinstance(label, str) else None,
         "payment": _payment(entry),
     }
     return NodeJob(**known, exit_code=code if isinstance(code, int) else None)
+
+
+def metadata_of(label: str, algorithm: str, datasets: list[str]) -> dict[str, Any]:
+    """Return the metadata to start a job with; as much of them as a node takes."""
+    marks = {LABEL: label, ALGORITHM: algorithm, DATASETS: datasets}
+    while len(json.dumps(marks, separators=(",", ":"))) > LONGEST_METADATA:
+        marks.popitem()
+    return marks
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -92,26 +101,6 @@ def read_jobs(answer: Any, what: str) -> list[NodeJob]:
     if not isinstance(answer, list):
         raise InvalidInputError(f"{what}: the node answers with something that is no list of jobs")
     return [read_job(entry) for entry in answer]
-
-
-def decode_frames(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what is in Docker's log frames, both streams in the order of the log.
-
-    :raises InvalidInputError: when the log is no sequence of frames
-    """
-    buffer = b""
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= FRAME_HEADER:
-            length = int.from_bytes(buffer[4:FRAME_HEADER], "big")
-            if buffer[0] > 2 or buffer[1:4] != bytes(3) or length > _LONGEST_FRAME:
-                raise InvalidInputError("the algorithm's log is not in Docker's frames")
-            if len(buffer) < FRAME_HEADER + length:
-                break
-            yield buffer[FRAME_HEADER : FRAME_HEADER + length]
-            buffer = buffer[FRAME_HEADER + length :]
-    if buffer:
-        yield buffer[FRAME_HEADER:]  # cut off, as the log of a job that was killed may be
 
 
 class NodeJobReader:

@@ -371,9 +371,6 @@ class ProviderServices:
                 yield ResultStream(response.iter_bytes(256 * 1024), int(length) if length else None)
                 return
 
-    def open_running_log(self, job_id: str) -> None:
-        """Return None: a Provider shows a job's log when the job is over."""
-
     def _refuse_node_terms(self, terms: JobTerms) -> None:
         if terms.resources or terms.queue_wait:
             raise InvalidInputError(

@@ -1,0 +1,146 @@
+"""The log of a running job, in the log of the task that waits for it, and its end in an XCom; where the service shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_ocean.c2d.errors import FatalError, OceanError, TransientError
+from airflow_ocean.live_xcoms import LiveXCom
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_ocean.c2d.wallet import Wallet
+
+# XCom of the waiting task: the end of what the job has written so far, as text.
+LOG_TAIL_KEY = "log_tail"
+LONGEST_TAIL = 16_000
+# What of a job's log goes into the task's; all of it is among the results.
+MOST_LINES, LONGEST_LINE = 10_000, 2_000
+# Jobs of a triggerer whose logs are followed at a time; each is a connection that stays open.
+MOST_FOLLOWED = 16
+# Seconds between two writes of the XCom, and before a log that broke off is opened again.
+_WRITE_PAUSE, _OPEN_PAUSE = 3.0, 10.0
+
+_followed = 0
+
+
+class LogTail(LiveXCom):
+    """The end of a job's log."""
+
+    def __init__(self, instance: Any) -> None:
+        super().__init__(instance, LOG_TAIL_KEY)
+        self._text = ""
+        self._written = 0.0
+
+    def add(self, line: str) -> None:
+        """Take a line in, and write the XCom once in a while."""
+        self._text = (self._text + line + "\n")[-LONGEST_TAIL:]
+        if time.monotonic() - self._written > _WRITE_PAUSE:
+            self._written = time.monotonic()
+            self.write_soon()
+
+    async def value(self) -> str:
+        """Return it."""
+        return self._text
+
+
+class RunningLog:
+    """Follows the log of one job until the job ends.
+
+    :param ocean_conn_id: the wallet's connection, whose key signs the request
+    :param log: the task's
+    :param instance: the task instance, None when nobody is there to read an XCom
+    """
+
+    def __init__(
+        self, provider_url: str, job_id: str, ocean_conn_id: str, log: Any, instance: Any | None
+    ) -> None:
+        self._provider_url, self._job_id, self._conn_id, self._log = provider_url, job_id, ocean_conn_id, log
+        self._tail = None if instance is None else LogTail(instance)
+        self._lines = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin to follow it, once, unless too many are followed already."""
+        global _followed
+        if self._task is None and _followed < MOST_FOLLOWED:
+            _followed += 1
+            self._task = asyncio.create_task(self._follow(), name=f"log of job {self._job_id}")
+
+    async def end(self, grace: float = 0.0) -> None:
+        """Follow it no more.
+
+        :param grace: seconds in which the rest of it may still come
+        """
+        global _followed
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        try:
+            await asyncio.wait({task}, timeout=grace)
+        finally:
+            task.cancel()
+            _followed -= 1
+            if self._tail is not None:
+                self._tail.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _follow(self) -> None:
+        from airflow_ocean.c2d.services import follow_log
+
+        known = 0
+        try:
+            wallet = await self._wallet()
+            while True:
+                pieces = follow_log(self._provider_url, wallet, self._job_id)
+                if pieces is None:
+                    return
+                try:
+                    known = await self._read(pieces, known)
+                    return
+                except TransientError as error:
+                    self._log.warning("The log of job %s breaks off: %s", self._job_id, error)
+                    await asyncio.sleep(_OPEN_PAUSE)
+        except FatalError as error:
+            # It is not worth a failure: the log is among the results as well.
+            self._log.info("The log of job %s is not shown while it runs: %s", self._job_id, error)
+        except OceanError as error:
+            self._log.warning("The log of job %s is not shown while it runs: %s", self._job_id, error)
+
+    async def _wallet(self) -> Wallet:
+        from airflow_ocean.c2d.wallet import Wallet
+        from airflow_ocean.hooks import OceanHook
+
+        hook = await OceanHook.acreate(self._conn_id)
+        return await asyncio.to_thread(Wallet, hook.private_key)
+
+    async def _read(self, pieces: AsyncIterator[bytes], known: int) -> int:
+        """Show a log line by line, without the bytes that were shown before; return how many there are now."""
+        seen, rest = 0, b""
+        try:
+            async for piece in pieces:
+                seen += len(piece)
+                fresh = piece[max(len(piece) - (seen - known), 0) :] if seen > known else b""
+                known = max(known, seen)
+                *lines, rest = (rest + fresh).split(b"\n")
+                for line in lines:
+                    self._show(line)
+        finally:
+            if rest:
+                self._show(rest)
+        return known
+
+    def _show(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        if self._tail is not None:
+            self._tail.add(text)
+        self._lines += 1
+        if self._lines < MOST_LINES:
+            self._log.info("[job] %s", text[:LONGEST_LINE])
+        elif self._lines == MOST_LINES:
+            self._log.info("[job] … more than %d lines; all of the log is among the results", MOST_LINES)
