@@ -10,6 +10,7 @@ from airflow_ocean.c2d import estimates
 from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Pricing, PublishedAsset
 from airflow_ocean.c2d.errors import InsufficientFundsError
 from airflow_ocean.c2d.limits import GAS, CostLimit
+from airflow_ocean.c2d.services import JobTerms
 from include.localnet.accounts import ALICE, BOB, Account
 from tests.unit.c2d.conftest import CONTAINER
 
