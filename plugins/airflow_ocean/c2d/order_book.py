@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 
 from airflow_ocean.c2d.errors import InvalidInputError, OrderInUseError
 from airflow_ocean.c2d.orders import Order
-from airflow_ocean.c2d.quotes import LEAST_LEFT, EarlierOrder
-from airflow_ocean.c2d.services import JobTerms
+from airflow_ocean.c2d.quotes import LEAST_LEFT, EarlierOrder, Quote, QuotedAsset
+from airflow_ocean.c2d.services import JobTerms, OrderQuote
 from airflow_ocean.c2d.wallet import lock_folder
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.environments import ComputeEnvironment
     from airflow_ocean.c2d.jobs import Job
     from airflow_ocean.c2d.orders import OrderedAsset
-    from airflow_ocean.c2d.quotes import JobAssets, Quote
+    from airflow_ocean.c2d.quotes import JobAssets
 
 logger = logging.getLogger(__name__)
 
@@ -219,18 +219,13 @@ class OrderBook:
         assets = self._client.orders.look_up(dataset_dids, algorithm_did)
         chosen = self._client.orders.environment(environment, assets.provider_url)
         terms = JobTerms(duration, resources or {}, queue_wait)
-        choice = self._choose(assets, chosen, terms, most_orders)
-        known = {did: kept.order for did, kept in choice.known.items()}
-        return self._client.orders.ask(assets, chosen, choice.valid_until, known, terms)
+        return self._quote(assets, chosen, self._choose(assets, chosen, terms, most_orders))
 
     def _pay(
         self, assets: JobAssets, environment: ComputeEnvironment, choice: _Choice, approve_payments: int
     ) -> Order:
-        known = {did: kept.order for did, kept in choice.known.items()}
-        order = self._client.orders.pay(
-            self._client.orders.ask(assets, environment, choice.valid_until, known, choice.terms),
-            approve_payments=approve_payments,
-        )
+        quote = self._quote(assets, environment, choice)
+        order = self._client.orders.pay(quote, approve_payments=approve_payments)
         agreement = self._agreement(assets, environment)
         for (asset, service), ordered in zip(assets.items, (*order.datasets, order.algorithm), strict=True):
             if ordered.transaction is not None:
@@ -238,6 +233,32 @@ class OrderBook:
                 used = choice.known.get(asset.did)
                 self._keep(key, ordered, used, choice.chosen_at, claims=asset is agreement)
         return order
+
+    def _quote(self, assets: JobAssets, environment: ComputeEnvironment, choice: _Choice) -> Quote:
+        """Have the service quote what is due; where nothing is, it need not be asked.
+
+        A Provider looks at the orders again when a job is started with them. Where orders do not bind jobs, each job is paid
+        for by itself.
+        """
+        known = {did: kept.order for did, kept in choice.known.items()}
+        bind_jobs = self._agreement(assets, environment) is not None
+        as_they_are = [
+            QuotedAsset(asset, service, OrderQuote(None, known[asset.did].started), earlier=known[asset.did])
+            for asset, service in assets.items
+            if bind_jobs and asset.did in known and self._is_paid(asset, known[asset.did])
+        ]
+        if len(as_they_are) < len(assets.items):
+            return self._client.orders.ask(assets, environment, choice.valid_until, known, choice.terms)
+        *datasets, algorithm = as_they_are
+        return Quote(
+            assets.provider_url, environment, choice.valid_until, tuple(datasets), algorithm, choice.terms
+        )
+
+    def _is_paid(self, asset: Asset, order: EarlierOrder) -> bool:
+        """Whether a job may start with an order as it is; for which assets a fee's time counts, ``quotes`` says."""
+        lasts = asset.kind == "algorithm" or order.valid_until >= time.time() + LEAST_LEFT
+        # A chain that has begun anew, or was reorganised, knows nothing of it.
+        return lasts and self._client.transactions.chain.receipt(order.transaction) is not None
 
     # ------------------------------------------------------------------ choosing
 

@@ -26,6 +26,14 @@ _STEPS = {
         "Approve the spending",
         "adding up what the run will cost at most",
     ),
+    "OceanChooseAssetsOperator": (
+        "Choose what to compute with",
+        "looking for what was given, or published last",
+    ),
+    "OceanRehearseAlgorithmOperator": (
+        "Rehearse the algorithm",
+        "running it in its own image on sample data; nothing is paid",
+    ),
     PUBLISH_DATASET: (
         "Publish the dataset",
         "making its tokens on the chain and writing its encrypted description",
@@ -51,6 +59,7 @@ _STEPS = {
     "OceanStopComputeOperator": ("Stop the job", "asking the Provider for the job's end"),
     FETCH: ("Fetch the results", "streaming the job's results to the artifact base"),
     PLOT: ("Draw the plot", "drawing the result"),
+    "OceanPlotSeveralOperator": ("Draw the results together", "drawing the results"),
 }
 # State in Airflow → its name here, and the colour it has in Airflow.
 STATES = {

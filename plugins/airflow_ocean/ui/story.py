@@ -81,6 +81,7 @@ class ComputeJob:
     :param start: the task that started it
     :param waits: the tasks that wait for it
     :param live: how the Provider says it stands, asked while it runs
+    :param running_log: the end of what it has logged until now, None when the Provider does not give that
     """
 
     id: str
@@ -90,6 +91,12 @@ class ComputeJob:
     waits: list[TaskRecord] = field(default_factory=list)
     live: Job | None = None
     unreachable: str = ""
+    running_log: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the Provider says that it runs."""
+        return self.live is not None and not self.live.is_finished
 
     @property
     def is_over(self) -> bool:

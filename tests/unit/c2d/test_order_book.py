@@ -303,6 +303,21 @@ def test_a_retry_keeps_to_the_first_choice_and_pays_nothing_twice(
     assert runs.store.transactions(quick) == [retried.algorithm.transaction]
 
 
+def test_orders_that_the_chain_does_not_know_are_ordered_anew(runs: Runs, dataset: str, quick: str) -> None:
+    _, first = runs.pay([dataset], quick)
+    for key in runs.store.kept:
+        (kept,) = runs.store.get(key)
+        of_another_chain = "0x" + secrets.token_hex(32)
+        kept["order"].update(transaction=of_another_chain, started=of_another_chain)
+        runs.store.set(key, [kept])
+    second = runs.compute([dataset], quick)
+    assert not set(second.transactions) & set(first.transactions)
+    assert len(second.cost["datatokens"]) == 2
+    assert sorted(second.transactions) == sorted(
+        runs.store.transactions(dataset) + runs.store.transactions(quick)
+    )
+
+
 def test_something_else_in_the_store_is_refused(runs: Runs, dataset: str, quick: str) -> None:
     _, order = runs.pay([dataset], quick)
     for key in runs.store.kept:

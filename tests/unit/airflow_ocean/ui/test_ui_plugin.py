@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from tests.support.airflow import PROJECT
-from tests.support.ocean_runs import CONSUMER
 
 
 @pytest.mark.parametrize(
@@ -42,13 +41,3 @@ def test_a_worker_that_loads_plugins_does_not_load_the_pages() -> None:
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert answer.stdout.split()[-2:] == ["True", "False"]
-
-
-async def test_a_provider_that_does_not_answer_is_named() -> None:
-    from airflow_ocean.ui.live import ask_provider
-    from airflow_ocean.ui.story import ComputeJob
-
-    job = ComputeJob("job", provider_url="http://127.0.0.1:1", consumer_address=CONSUMER)
-    await ask_provider(job)
-    assert job.live is None
-    assert "http://127.0.0.1:1" in job.unreachable

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.airflow import PROJECT
 from tests.support.ocean_runs import (
     ALGORITHM,
     ALGORITHM_TOKEN,
@@ -252,3 +254,15 @@ def test_no_run_no_record(session: Session, dag_id: str) -> None:
     from airflow_ocean.ui.records import load_run
 
     assert load_run(session, dag_id, "a run") is None
+
+
+def test_every_operator_of_the_package_is_a_step_with_words_of_its_own() -> None:
+    from airflow_ocean.ui import steps
+
+    found = {
+        name
+        for folder in ("operators", ".")
+        for path in (PROJECT / "plugins" / "airflow_ocean" / folder).glob("*.py")
+        for name in re.findall(r"^class (Ocean\w+(?:Operator|Sensor))\(", path.read_text(), re.MULTILINE)
+    }
+    assert found - {"OceanBaseOperator", "OceanStepOperator"} == set(steps._STEPS)

@@ -1,0 +1,102 @@
+"""What the page says of jobs that run: how they stand, and what they have logged until now."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.ocean_runs import CONSUMER, TaskRow, starting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.unit.airflow_ocean.ui.conftest import Site
+
+LOG = "half done <b>&"
+ONLY_AFTER = "only after the job's end"
+
+
+class Status(BaseHTTPRequestHandler):
+    """Answers as a Provider does that is asked for the state of a job."""
+
+    fields: dict[str, Any]
+
+    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        body = json.dumps([self.fields]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Keep quiet."""
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    """A Provider whose job runs for ever."""
+    Status.fields = {
+        "agreementId": f"0x{'1' * 64}",
+        "jobId": "job",
+        "owner": CONSUMER,
+        "status": 40,
+        "statusText": "Running algorithm",
+        "dateCreated": "1767323045.0",
+        "dateFinished": None,
+        "results": [],
+    }
+    server = HTTPServer(("127.0.0.1", 0), Status)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def running(site: Site, provider: str) -> Site:
+    """A run that waits for that job."""
+    start = starting("job")
+    start.xcoms["provider_url"] = provider
+    site.add_tasks("running", start, TaskRow("wait", "OceanComputeSensor", "deferred", {"deadline": 1.0}))
+    return site
+
+
+async def test_a_provider_that_does_not_answer_is_named(site: Site) -> None:
+    site.add_tasks("running", starting("job"))
+    page = (await site.get()).text
+    assert "http://127.0.0.1:1" in page
+    assert "does not say how the job stands" in page
+    assert ONLY_AFTER not in page
+
+
+async def test_a_provider_that_gives_no_log_of_a_running_job_is_said_not_to(running: Site) -> None:
+    page = (await running.get()).text
+    assert "Running algorithm" in page
+    assert ONLY_AFTER in page
+
+
+@pytest.mark.parametrize(("tail", "shown"), [(LOG, "half done &lt;b&gt;&amp;"), ("", "Nothing yet.")])
+async def test_the_log_of_a_running_job_is_shown(
+    running: Site, tail: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def running_log_tail(job: Any) -> str | None:
+        return tail
+
+    # No service of this generation gives one.
+    monkeypatch.setattr("airflow_ocean.ui.live.running_log_tail", running_log_tail)
+    page = (await running.get()).text
+    assert f'<summary>The algorithm&#39;s log until now</summary><pre tabindex="0">{shown}</pre>' in page
+    assert ONLY_AFTER not in page
+
+
+async def test_a_job_that_is_over_has_no_log_until_now(running: Site) -> None:
+    Status.fields |= {"status": 70, "statusText": "Job finished", "dateFinished": "1767323055.0"}
+    page = (await running.get()).text
+    assert "Job finished" in page
+    assert ONLY_AFTER not in page
