@@ -52,7 +52,6 @@ TIMEOUT = 2.0
 TIMEOUTS = {
     "airflow_ocean.c2d.chain:RPC_TIMEOUT": TIMEOUT,
     "airflow_ocean.c2d.services.http:TIMEOUT": httpx.Timeout(TIMEOUT),
-    "airflow_ocean.c2d.services.provider:TIMEOUT": httpx.Timeout(TIMEOUT),
 }
 
 # What strikes one case: for each attempt, the number of the request and the fault.
