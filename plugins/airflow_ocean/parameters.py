@@ -35,6 +35,14 @@ def text(name: str, value: object) -> str:
     return found
 
 
+def optional_url(name: str, value: object) -> str | None:
+    """Return the URL of a service, None when it is not given."""
+    found = optional_text(name, value)
+    if found is not None and not re.match(r"https?://[^/]", found):
+        raise InvalidInputError(f"{name} must be a URL that begins with http:// or https://, not {found!r}")
+    return found
+
+
 def choice(name: str, value: object, offered: tuple[str, ...]) -> str:
     """Return one of the offered words."""
     word = text(name, value)

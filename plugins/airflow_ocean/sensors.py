@@ -98,9 +98,9 @@ class OceanComputeSensor(BaseSensorOperator):
         self.job_id = job_id
         self.provider_url = provider_url
         self.consumer_address = consumer_address
-        self.deferrable = deferrable
-        self.stop_on_kill = stop_on_kill
-        self.show_log = show_log
+        self.deferrable = parameters.boolean("deferrable", deferrable)
+        self.stop_on_kill = parameters.boolean("stop_on_kill", stop_on_kill)
+        self.show_log = parameters.boolean("show_log", show_log)
         self.ocean_conn_id = ocean_conn_id
         # Whether this process has pushed the job's states: a new try, and a new poke in the mode reschedule, has no XCom.
         self._shown = False
@@ -182,7 +182,7 @@ class OceanComputeSensor(BaseSensorOperator):
 
     @property
     def _provider_url(self) -> str:
-        return parameters.optional_text("provider_url", self.provider_url) or self.hook.settings.provider_url
+        return parameters.optional_url("provider_url", self.provider_url) or self.hook.settings.provider_url
 
     @property
     def _consumer_address(self) -> str:

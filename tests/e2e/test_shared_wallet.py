@@ -1,8 +1,11 @@
-"""Sixteen tasks at a time share one wallet, on a chain that makes a block a second."""
+"""Sixteen tasks at a time share one wallet, on a chain that makes a block a second: as processes, and in Airflow."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import multiprocessing
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +14,11 @@ from airflow_ocean.c2d.assets import AlgorithmContainer, AssetSpec, ComputePolic
 from airflow_ocean.c2d.client import OceanClient
 from airflow_ocean.c2d.network import Network
 from include.localnet import network
-from include.localnet.accounts import ALICE, BOB
+from include.localnet.accounts import ALICE, BOB, Account
 from include.localnet.ethereum import Chain
 from include.localnet.settings import NetworkSettings, choose_ports
+from tests.support.airflow import PROJECT
+from tests.support.running_airflow import RunningAirflow
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -93,15 +98,19 @@ def assert_shared(blocks: list[int]) -> None:
     assert len(set(blocks)) < len(blocks)
 
 
+def sent(chain: Chain, account: Account) -> int:
+    """Return how many transactions an account has sent, mined or not."""
+    return int(chain.request("eth_getTransactionCount", account.address, "pending"), 16)
+
+
 def test_publishing(slow_localnet: NetworkSettings) -> None:
     chain = Chain(slow_localnet.rpc_url)
-    before = int(chain.request("eth_getTransactionCount", ALICE.address, "latest"), 16)
+    before = sent(chain, ALICE)
     published = at_once(publish, [(slow_localnet, number) for number in range(TASKS)])
     assert len({did for did, _, _ in published}) == TASKS
     assert len({nft for _, nft, _ in published}) == TASKS
     # Each effect is there once: two transactions a task, no more.
-    after = int(chain.request("eth_getTransactionCount", ALICE.address, "latest"), 16)
-    assert after - before == 2 * TASKS
+    assert sent(chain, ALICE) - before == 2 * TASKS
     assert_shared([block for _, _, mined in published for block in mined])
 
 
@@ -154,3 +163,103 @@ def test_signing_requests(
         job = bob.jobs.start(bob.orders.pay(bob.orders.quote([data.did], algorithm.did)))
         wait_until(lambda: bob.jobs.get(job.id).is_finished, "the job is over", timeout=120)
     assert set(at_once(read, [(slow_localnet, job.id)] * TASKS)) == {b"short"}
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    slow_localnet: NetworkSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningAirflow]:
+    """An Airflow that runs so many tasks at once."""
+    dags = [PROJECT / "tests" / "support" / "dags" / "shared_wallet.py"]
+    home = tmp_path_factory.mktemp("sharing-airflow") / "home"
+    airflow = RunningAirflow(slow_localnet, home, dags, {"CORE__PARALLELISM": str(TASKS + 1)})
+    try:
+        airflow.start()
+        airflow.wait_until_ready()
+        airflow.wait_for_dag("shared_wallet")
+        airflow.unpause("shared_wallet")
+        yield airflow
+    finally:
+        airflow.stop()
+
+
+def test_mapped_tasks_of_a_running_airflow(slow_localnet: NetworkSettings, airflow: RunningAirflow) -> None:
+    """All datasets are published at once by one wallet, then all are ordered at once by another."""
+    chain = Chain(slow_localnet.rpc_url)
+    began, before = chain.block_number(), (sent(chain, ALICE), sent(chain, BOB))
+    run = airflow.trigger("shared_wallet")
+    wait_until(lambda: run.state in ("success", "failed"), "the run is over", timeout=500)
+    for task in ("publish_dataset", "pay"):
+        assert [member["state"] for member in run.members(task)] == ["success"] * TASKS, task
+    assert run.state == "success"
+
+    def pushed(task: str, key: str = "return_value") -> list[Any]:
+        return [run.xcom(task, key, number) for number in range(TASKS)]
+
+    end = chain.block_number()
+    factory = json.loads(slow_localnet.address_file.read_text())["development"]["ERC721Factory"]
+    created = {
+        event.arguments["newTokenAddress"]
+        for event in chain.logs("ERC721Factory", ["NFTCreated"], began + 1, end, factory)
+    }
+    nfts = pushed("publish_dataset", "nft_address")
+    assert created == {*nfts, run.xcom("publish_algorithm", "nft_address")}
+    assert len(created) == TASKS + 1
+    for nft in nfts:
+        assert (
+            len(chain.logs("ERC721Template", ["MetadataCreated", "MetadataUpdated"], began + 1, end, nft))
+            == 1
+        )
+    published = pushed("publish_dataset", "transactions")
+    assert sent(chain, ALICE) - before[0] == 2 * (TASKS + 1)
+    assert_shared_by_tasks(chain, published)
+
+    orders = pushed("pay")
+    tokens = pushed("publish_dataset", "datatoken_address")
+    for token, (of_dataset, _) in zip(tokens, orders, strict=True):
+        assert ordered(chain, token) == [of_dataset]
+    algorithm = run.xcom("publish_algorithm", "datatoken_address")
+    assert sorted(ordered(chain, algorithm)) == sorted(of_algorithm for _, of_algorithm in orders)
+    for token in (*tokens, algorithm):
+        # As many datatokens were got as were spent.
+        assert chain.call(token, "ERC20Template", "balanceOf", BOB.address) == 0
+    paid = [cost["transactions"] for cost in pushed("pay", "cost")]
+    done, refused = transactions_of(chain, BOB, began)
+    assert sorted(done) == sorted(itertools.chain(*paid))
+    # A datatoken of the algorithm may be spent by another task first, whose order is then the one that the chain takes.
+    assert {transaction["to"] for transaction in refused} <= {algorithm.lower()}
+    assert sent(chain, BOB) - before[1] == len(done) + len(refused)
+    assert_shared_by_tasks(chain, paid)
+
+
+def transactions_of(chain: Chain, account: Account, since: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return what an account has sent after a block: hashes of what was carried out, and all of what was refused."""
+    done, refused = [], []
+    for number in range(since + 1, chain.block_number() + 1):
+        for transaction in chain.request("eth_getBlockByNumber", hex(number), True)["transactions"]:
+            if transaction["from"] == account.address.lower():
+                receipt = chain.receipt(transaction["hash"])
+                assert receipt
+                if receipt["status"] == "0x1":
+                    done.append(transaction["hash"])
+                else:
+                    refused.append(transaction)
+    return done, refused
+
+
+def ordered(chain: Chain, token: str) -> list[str]:
+    """Return the transactions of all orders of a datatoken."""
+    found = chain.logs("ERC20Template", ["OrderStarted"], 0, chain.block_number(), token)
+    assert {event.arguments["payer"] for event in found} == {BOB.address}
+    return [event.transaction for event in found]
+
+
+def assert_shared_by_tasks(chain: Chain, transactions: list[list[str]]) -> None:
+    """Check that blocks hold transactions of several tasks."""
+    blocks: Counter[str] = Counter()
+    for of_task in transactions:
+        blocks.update({(chain.receipt(transaction) or {})["blockNumber"] for transaction in of_task})
+    print(
+        f"{sum(map(len, transactions))} transactions of {len(transactions)} tasks in {len(blocks)} blocks: {blocks}"
+    )
+    assert len(blocks) < sum(blocks.values())

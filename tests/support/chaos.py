@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from include.localnet.settings import NetworkSettings
     from tests.support.running_airflow import DagRun, MortalAirflow
@@ -43,23 +44,29 @@ TASKS = (
 )
 WAIT = "wait_for_compute"
 WORKER, LONE_SCHEDULER = "worker", "scheduler alone"
-# How often each is chosen. A scheduler that dies alone leaves its workers' tasks running while the next one starts them
-# again.
+# How often each is among the cards of which victims are dealt. A scheduler that dies alone leaves its workers' tasks
+# running while the next one starts them again.
 VICTIMS = {
     WORKER: 6,
     "triggerer": 2,
-    "scheduler": 2,
-    LONE_SCHEDULER: 1,
+    "scheduler": 3,
+    LONE_SCHEDULER: 2,
     "api-server": 1,
     "aquarius": 2,
     "provider": 3,
     "operator_service": 2,
     "chain": 3,
 }
-# States of a task in which a victim has something to do with it.
+SERVICES = ("aquarius", "provider", "operator_service", "chain")
+# Tasks, and their states, in which a victim has something to do with them; by default all, at work in any way. Plotting
+# asks no service.
+_PLACES = {
+    **dict.fromkeys(SERVICES, TASKS[:-1]),
+    "operator_service": TASKS[TASKS.index("pay_for_compute") : -1],
+    "triggerer": (WAIT,),
+}
 _AT_WORK = {WORKER: ("running",), "triggerer": ("deferred",)}
 _AT_WORK_ANY = ("running", "deferred")
-SERVICES = ("aquarius", "provider", "operator_service", "chain")
 # Their death touches one task only. With one kill of all others in each of two runs, and one kill of its own at most, no
 # task loses more tries than the DAG's three retries make up for.
 _PERSONAL = (WORKER, "triggerer")
@@ -74,32 +81,51 @@ exec(compile({}, "algorithm", "exec"), {{"__name__": "__main__"}})
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: so many requests to the services after a task was first seen at work."""
+    """When to kill: after a task was first seen at work, at the first of two things.
+
+    :param requests: so many requests to the services
+    :param seconds: so much time
+    """
 
     task: str
     requests: int
+    seconds: float
 
     def __str__(self) -> str:
-        return f"{self.task} +{self.requests}"
+        return f"{self.task} +{self.requests} requests or {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True)
+class Armed:
+    """A kill that is about to come.
+
+    :param task: seen at work
+    :param requests: the count of requests at which it comes
+    :param at: when it comes at the latest, on the monotonic clock
+    """
+
+    task: str
+    requests: int
+    at: float
 
 
 @dataclass
 class ChaoticRun:
     """A run, and what is done to it.
 
-    :param plan: who is killed when, in this order
-    :param armed: the task that was seen at work for the next kill, and the count of requests at which it comes
+    :param plan: who is killed when, in this order; what is left of it
+    :param kills: who was killed, and when
     """
 
     number: int
     run: DagRun
     plan: list[tuple[Moment, str]]
     began: float = field(default_factory=time.monotonic)
-    kills: list[str] = field(default_factory=list)
+    kills: list[tuple[str, str]] = field(default_factory=list)
     tries: dict[str, int] = field(default_factory=dict)
     state: str = "running"
     seconds: float = 0.0
-    armed: tuple[str, int] | None = None
+    armed: Armed | None = None
 
     @property
     def is_over(self) -> bool:
@@ -107,24 +133,46 @@ class ChaoticRun:
         return self.state in ("success", "failed")
 
 
-def plan(random_numbers: random.Random, victims: Iterable[str]) -> list[tuple[Moment, str]]:
-    """Choose one to three kills of a run, each at another task, in the order of the tasks."""
-    personal = [victim for victim in sorted(victims) if victim in _PERSONAL]
-    common = [victim for victim in sorted(victims) if victim not in _PERSONAL]
-    chosen = []
-    if common and (not personal or random_numbers.random() < 0.75):
-        chosen += random_numbers.choices(common, [VICTIMS[victim] for victim in common])
-    if personal:
-        count = random_numbers.randint(0 if chosen else 1, 2)
-        chosen += random_numbers.choices(personal, [VICTIMS[victim] for victim in personal], k=count)
-    free = [task for task in TASKS if task != WAIT]
-    kills = []
-    for victim in chosen:
-        task = WAIT if victim == "triggerer" else random_numbers.choice(free)
-        if task in free:
-            free.remove(task)
-        kills.append((Moment(task, random_numbers.randint(0, 6)), victim))
-    return sorted(kills, key=lambda kill: (TASKS.index(kill[0].task), kill[0].requests))
+def plans(
+    random_numbers: random.Random, victims: Iterable[str], runs: int
+) -> dict[int, list[tuple[Moment, str]]]:
+    """Choose one to three kills of each run, each at another task, in the order of the tasks.
+
+    Victims are dealt like cards, so that a long series has them all.
+
+    :param runs: how many; they are counted from 1
+    """
+    chosen = set(victims)
+    personal = _dealt(random_numbers, [victim for victim in _PERSONAL if victim in chosen])
+    common = _dealt(random_numbers, [victim for victim in VICTIMS if victim in chosen - set(_PERSONAL)])
+    found = {}
+    for number in range(1, runs + 1):
+        hand = list(itertools.islice(common, 1))
+        hand += itertools.islice(personal, random_numbers.randint(0 if hand else 1, 2))
+        found[number] = _placed(random_numbers, hand)
+    return found
+
+
+def _dealt(random_numbers: random.Random, victims: list[str]) -> Iterator[str]:
+    """Deal victims from decks in random order, of which each has a victim as often as it weighs."""
+    while victims:
+        deck = [victim for victim in victims for _ in range(VICTIMS[victim])]
+        random_numbers.shuffle(deck)
+        yield from deck
+
+
+def _placed(random_numbers: random.Random, victims: list[str]) -> list[tuple[Moment, str]]:
+    free, kills = list(TASKS), []
+    # The choosiest first: a triggerer has to do with one task only.
+    for victim in sorted(victims, key=lambda victim: len(_PLACES.get(victim, TASKS))):
+        places = [task for task in free if task in _PLACES.get(victim, TASKS)]
+        if not places:
+            continue  # a second triggerer
+        task = random_numbers.choice(places)
+        free.remove(task)
+        moment = Moment(task, random_numbers.randint(0, 6), random_numbers.uniform(0, 3))
+        kills.append((moment, victim))
+    return sorted(kills, key=lambda kill: TASKS.index(kill[0].task))
 
 
 class Chaos:
@@ -183,17 +231,19 @@ class Chaos:
             passed = tasks[moment.task]["state"] == "success"
             target = moment.task if moment.task in at_work or not passed else next(iter(at_work), None)
             if target in at_work:
-                run.armed = target, self._requests() + moment.requests
+                latest = time.monotonic() + moment.seconds
+                run.armed = Armed(target, self._requests() + moment.requests, latest)
             return False
-        target, count = run.armed
-        if target in at_work and self._requests() < count:
+        target = run.armed.task
+        waiting = time.monotonic() < run.armed.at and self._requests() < run.armed.requests
+        if target in at_work and waiting:
             return False
         run.armed = None
         if victim == WORKER and target not in at_work:
             return False  # its process has ended, another one will do
         if what := self._kill(victim, tasks[target]):
             run.plan.pop(0)
-            run.kills.append(f"{what} at {target} +{moment.requests}")
+            run.kills.append((what, f"{target} +{moment.requests}"))
         return True
 
     def _requests(self) -> int:
@@ -310,17 +360,20 @@ def report(seed: int, runs: list[ChaoticRun], fault_free: float) -> str:
 
     :param fault_free: seconds of a run without faults
     """
+    victims = Counter(victim for run in runs for victim, _ in run.kills)
     lines = [
         "# Compute runs while processes are killed",
         "",
-        f"Seed {seed}; {len(runs)} runs, {sum(len(run.kills) for run in runs)} kills; "
-        f"a run without faults took {fault_free:.0f} s.",
+        f"Seed {seed}; {len(runs)} runs, {victims.total()} kills; a run without faults took {fault_free:.0f} s.",
+        "Killed: " + ", ".join(f"{victim} {count}" for victim, count in victims.most_common()) + ".",
         "",
         "| run | killed | tries, where more than one | duration ÷ fault-free | result |",
         "|---|---|---|---|---|",
     ]
     for run in runs:
+        killed = "; ".join(f"{victim} at {when}" for victim, when in run.kills)
+        missed = "".join(f"; not at {moment}: {victim}" for moment, victim in run.plan)
         again = ", ".join(f"{task} {tries}" for task, tries in run.tries.items() if tries > 1)
         ratio = f"{run.seconds / fault_free:.1f}"
-        lines.append(f"| {run.number} | {'; '.join(run.kills)} | {again} | {ratio} | {run.state} |")
+        lines.append(f"| {run.number} | {killed}{missed} | {again} | {ratio} | {run.state} |")
     return "\n".join([*lines, ""])

@@ -1,4 +1,4 @@
-"""A running Airflow whose components and workers can be killed and started again, and runs of its DAGs over REST."""
+"""A running Airflow, one whose components and workers can be killed and started again, and runs of DAGs over REST."""
 
 from __future__ import annotations
 
@@ -44,8 +44,36 @@ QUICK_DETECTION = {
 }
 
 
-class MortalAirflow(Airflow):
-    """An Airflow on the local network, each of its processes killable.
+class RunningAirflow(Airflow):
+    """An Airflow on the local network.
+
+    :param localnet: the network that its connections lead to
+    :param home: folder of Airflow's state
+    :param dags: DAG files
+    :param settings: Airflow's, as in ``CORE__PARALLELISM``
+    """
+
+    def __init__(
+        self, localnet: NetworkSettings, home: Path, dags: Iterable[Path], settings: Mapping[str, str]
+    ) -> None:
+        folder = home / "dags"
+        folder.mkdir(parents=True)
+        for dag in dags:
+            shutil.copy(dag, folder)
+        base = {**os.environ, ARTIFACTS_VARIABLE: str(home / "artifacts")}
+        environment = airflow_environment(home, port=choose_ports(0)["chain"], dags=folder, base=base)
+        environment |= {f"AIRFLOW__{name}": value for name, value in settings.items()}
+        super().__init__(environment | exports(localnet), home, Teardown())
+
+    def trigger(self, dag_id: str, **conf: Any) -> DagRun:
+        """Start a run of a DAG."""
+        body = {"logical_date": None, "conf": conf}
+        started = self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
+        return DagRun(self, dag_id, started["dag_run_id"])
+
+
+class MortalAirflow(RunningAirflow):
+    """An Airflow each of whose processes can be killed.
 
     :param localnet: the network that its connections lead to
     :param home: folder of Airflow's state
@@ -53,14 +81,7 @@ class MortalAirflow(Airflow):
     """
 
     def __init__(self, localnet: NetworkSettings, home: Path, dags: Iterable[Path]) -> None:
-        folder = home / "dags"
-        folder.mkdir(parents=True)
-        for dag in dags:
-            shutil.copy(dag, folder)
-        base = {**os.environ, ARTIFACTS_VARIABLE: str(home / "artifacts")}
-        environment = airflow_environment(home, port=choose_ports(0)["chain"], dags=folder, base=base)
-        environment |= {f"AIRFLOW__{name}": value for name, value in QUICK_DETECTION.items()}
-        super().__init__(environment | exports(localnet), home, Teardown())
+        super().__init__(localnet, home, dags, QUICK_DETECTION)
         self._orphans: set[psutil.Process] = set()
 
     def stop(self) -> None:
@@ -152,14 +173,6 @@ class MortalAirflow(Airflow):
         for process in reversed(self.family(component)):
             process.resume()
 
-    # ------------------------------------------------------------------ runs
-
-    def trigger(self, dag_id: str, **conf: Any) -> DagRun:
-        """Start a run of a DAG."""
-        body = {"logical_date": None, "conf": conf}
-        started = self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
-        return DagRun(self, dag_id, started["dag_run_id"])
-
 
 class DagRun:
     """A run of a DAG.
@@ -188,10 +201,19 @@ class DagRun:
         found: dict[str, Any] = self._airflow.request("GET", f"{self.path}/taskInstances/{task_id}")
         return found
 
-    def xcom(self, task_id: str, key: str = "return_value") -> Any:
-        """Return what a task has pushed."""
+    def members(self, task_id: str) -> list[dict[str, Any]]:
+        """Return the instances of a mapped task as the REST API has them."""
+        listed = f"{self.path}/taskInstances/{task_id}/listMapped"
+        found: list[dict[str, Any]] = self._airflow.request("GET", listed)["task_instances"]
+        return sorted(found, key=lambda member: int(member["map_index"]))
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """Return what a task has pushed.
+
+        :param map_index: which member of a mapped task
+        """
         path = f"{self.path}/taskInstances/{task_id}/xcomEntries/{key}"
-        return self._airflow.request("GET", path)["value"]
+        return self._airflow.request("GET", path, params={"map_index": map_index})["value"]
 
     def log(self, task_id: str, try_number: int) -> str:
         """Return the log of a try."""

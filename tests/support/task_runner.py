@@ -225,6 +225,7 @@ def _begin(connection: Connection, target: Callable[..., None], arguments: tuple
     os.dup2(descriptor, 2)
     os.environ.update(task.environment)
     for name, value in task.timeouts.items():
+        _load(name)  # so that a constant which is not there any more is noticed
         module, constant = name.split(":")
         setattr(importlib.import_module(module), constant, value)
     connection.recv()

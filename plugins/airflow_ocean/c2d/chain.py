@@ -9,6 +9,7 @@ import requests
 from eth_abi import decode
 from web3 import HTTPProvider
 
+from airflow_ocean.c2d import retry_after
 from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.errors import (
     FeeCapError,
@@ -118,7 +119,7 @@ class Chain:
             if status == 429:
                 raise RateLimitedError(
                     f"{method}: the chain's RPC {self._shown} answers 429, too many requests",
-                    retry_after=_seconds(error.response.headers.get("Retry-After")),
+                    retry_after=retry_after.seconds(error.response.headers.get("Retry-After")),
                 ) from error
             raise ServiceUnavailableError(
                 f"{method}: the chain's RPC {self._shown} answers HTTP {status}"
@@ -264,13 +265,6 @@ class Chain:
             reason = revert_reason(RpcError(answer["error"]))
             raise TransactionRevertedError(f"{what}: the contract refuses it: {reason}. Nothing was sent")
         return answer
-
-
-def _seconds(header: str | None) -> float | None:
-    try:
-        return float(header) if header else None
-    except ValueError:  # the header may also be a date; backoff decides then
-        return None
 
 
 def _is_receipt(found: Any, transaction_hash: str) -> bool:

@@ -52,6 +52,7 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
     :param spending_limit: (templated) what a run may cost without asking: an amount in whole tokens that holds for each
         token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text. Nothing means
         that nobody is asked
+    :param subject: (templated) the question that the person reads first
     :param publisher_conn_id: (templated) the connection of the wallet that publishes, where the run is to publish
     :param ocean_conn_id: (templated) the consumer's connection
     :param response_timeout: how long to wait for an answer; with ``defaults`` (``"Reject"`` or ``"Approve"``) for what
@@ -94,9 +95,9 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         super().__init__(
             subject=subject, ignore_downstream_trigger_rules=ignore_downstream_trigger_rules, **kwargs
         )
-        if reuse_orders:
+        self.reuse_orders = parameters.boolean("reuse_orders", reuse_orders)
+        if self.reuse_orders:
             self.add_inlets([OCEAN_ORDERS])
-        self.reuse_orders = reuse_orders
         self.when_in_use = when_in_use
         self.most_orders = most_orders
         self.dataset_dids = dataset_dids

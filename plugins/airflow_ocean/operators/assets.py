@@ -237,7 +237,7 @@ class OceanPublishDatasetOperator(_PublishOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.allow_download = allow_download
+        self.allow_download = parameters.boolean("allow_download", allow_download)
         self.allow_raw_algorithm = allow_raw_algorithm
         self.allow_network_access = allow_network_access
         self.open_to_all = open_to_all
@@ -347,7 +347,7 @@ class OceanAllowAlgorithmOperator(OceanStepOperator):
         self.dataset_did = dataset_did
         self.algorithm_did = algorithm_did
         self.publisher = publisher
-        self.revoke = revoke
+        self.revoke = parameters.boolean("revoke", revoke)
 
     def execute(self, context: Context) -> str:
         """Change the dataset's permissions and return its DID."""

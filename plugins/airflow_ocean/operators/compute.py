@@ -97,10 +97,10 @@ class OceanPayForComputeOperator(OceanStepOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if reuse_orders:
+        self.reuse_orders = parameters.boolean("reuse_orders", reuse_orders)
+        if self.reuse_orders:
             # Airflow hands out the state stores of a task's inlets and outlets only.
             self.add_inlets([OCEAN_ORDERS])
-        self.reuse_orders = reuse_orders
         self.when_in_use = when_in_use
         self.most_orders = most_orders
         self.approve_payments = approve_payments
@@ -206,7 +206,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         self.order = order
         self.custom_data = custom_data
         self.variables = variables
-        self.wait_for_order = wait_for_order
+        self.wait_for_order = parameters.boolean("wait_for_order", wait_for_order)
         self.order_wait = order_wait
         self.job_id: str | None = None
 
@@ -267,8 +267,9 @@ class OceanStopComputeOperator(OceanBaseOperator):
     def execute(self, context: Context) -> str:
         """Stop the job and return its id."""
         job_id = parameters.text("job_id", self.job_id)
+        provider_url = parameters.optional_url("provider_url", self.provider_url)
         with self.hook.get_client() as client:
-            job = client.jobs.stop(job_id, parameters.optional_text("provider_url", self.provider_url))
+            job = client.jobs.stop(job_id, provider_url)
         self.log.info("Asked for the end of %s", job.describe())
         context["ti"].xcom_push("status", job.text)
         return job_id

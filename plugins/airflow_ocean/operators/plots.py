@@ -119,11 +119,12 @@ class OceanPlotOperator(OceanBaseOperator):
     def _drawn(self, result: Artifact, draw: Callable[..., Any]) -> bytes:
         from airflow_ocean.c2d.results import decode_result
 
+        options = self._options()
         with open_artifact(result.uri) as stream:
             decoded = decode_result(stream, result.name)
         picture = BytesIO()
         try:
-            draw(decoded.value, picture, **(self.render_options or {}))
+            draw(decoded.value, picture, **options)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.render} cannot draw the result {result.uri}: {error}") from error
         return picture.getvalue()
@@ -146,9 +147,12 @@ class OceanPlotOperator(OceanBaseOperator):
                 stream.read(),
                 name=result.name,
                 render=parameters.text("render", self.render),
-                options=self.render_options or {},
+                options=self._options(),
                 largest=_LARGEST_PLOT,
             )
+
+    def _options(self) -> dict[str, Any]:
+        return dict(parameters.json_object("render_options", self.render_options) or {})
 
     def _renderer(self) -> Callable[..., Any]:
         try:
@@ -213,7 +217,7 @@ class OceanPlotSeveralOperator(OceanPlotOperator):
             results.append((manifest.label or manifest.job_id, decoded.value))
         if not results:
             raise InvalidInputError("there is no manifest to plot the result of; did all jobs fail?")
-        options = dict(self.render_options or {})
+        options = self._options()
         if self.expected is not None:
             expected = parameters.whole_number("expected", self.expected, least=0, most=10**6)
             options["missing"] = max(expected - len(results), 0)

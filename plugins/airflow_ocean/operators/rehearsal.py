@@ -134,7 +134,7 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
         self.max_output = max_output
         self.user = user
         self.pull = pull
-        self.decode_outputs = decode_outputs
+        self.decode_outputs = parameters.boolean("decode_outputs", decode_outputs)
         self.docker_url = docker_url
         self.docker_conn_id = docker_conn_id
         self.enabled = enabled
@@ -184,7 +184,7 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
 
         try:
             cpus = float(self.cpus)
-        except ValueError:
+        except (TypeError, ValueError):
             cpus = 0
         if not 0.01 <= cpus <= 1024:
             raise InvalidInputError(f"cpus must be a number from 0.01 to 1024, not {self.cpus!r}")

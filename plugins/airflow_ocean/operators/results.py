@@ -78,7 +78,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         self.provider_url = provider_url
         self.cost = cost
         self.result_label = result_label
-        self.include_logs = include_logs
+        self.include_logs = parameters.boolean("include_logs", include_logs)
         self.max_bytes = max_bytes
         self.artifact_base = artifact_base
 
@@ -87,7 +87,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         from airflow_ocean.c2d.results import artifact_name
 
         job_id = parameters.text("job_id", self.job_id)
-        provider_url = parameters.optional_text("provider_url", self.provider_url)
+        provider_url = parameters.optional_url("provider_url", self.provider_url)
         cost = parameters.json_object("cost", self.cost)
         label = parameters.optional_text("result_label", self.result_label)
         max_bytes = parameters.whole_number("max_bytes", self.max_bytes, least=1, most=10**15)

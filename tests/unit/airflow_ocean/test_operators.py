@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from datetime import timedelta
@@ -9,12 +10,14 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
-from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction
+from airflow.sdk import DAG, ExceptionRetryPolicy, ObjectStoragePath, RetryAction
 
 from airflow_ocean import parameters
+from airflow_ocean.artifacts import Artifact, Manifest
 from airflow_ocean.assets import OCEAN_COMPUTABLE
 from airflow_ocean.c2d.errors import FatalError, InvalidInputError, RateLimitedError, ServiceUnavailableError
 from airflow_ocean.links import OceanAssetLink, OceanTransactionLink
+from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.assets import (
     OceanAllowAlgorithmOperator,
     OceanPublishAlgorithmOperator,
@@ -37,6 +40,15 @@ DID = "did:op:" + "0a" * 32
 OTHER_DID = "did:op:" + "0b" * 32
 ADDRESS = "0x02354A1F160A3fd7ac8b02ee91F04104440B28E7"
 CHECKSUM = "sha256:" + "0c" * 32
+ORDER = {
+    "provider_url": "http://127.0.0.1:2",
+    "environment": "e",
+    "environment_consumer": ADDRESS,
+    "valid_until": 1,
+    "terms": {"duration": 60},
+    "datasets": [{"did": DID, "service_id": "0", "transaction": "0x" + "00" * 32}],
+    "algorithm": {"did": OTHER_DID, "service_id": "0", "transaction": "0x" + "00" * 32},
+}
 
 # Each with the arguments that it cannot do without.
 OPERATORS = {
@@ -64,6 +76,7 @@ OPERATORS = {
         "sample_data": ["data.csv"],
     },
     OceanComputeSensor: {"job_id": "job-1"},
+    OceanApproveSpendingOperator: {"dataset_dids": [DID], "algorithm_did": OTHER_DID},
 }
 ALL = pytest.mark.parametrize(
     ("operator", "required"), OPERATORS.items(), ids=lambda value: getattr(value, "__name__", "")
@@ -153,6 +166,8 @@ PUBLISHING = [
     ({"url": None, "files": {"type": "url"}}, "files"),
     ({"url": None, "files": [{"type": "floppy"}]}, "type"),
     ({"url": None, "files": [{"type": "arweave"}]}, "transactionId"),
+    ({"description": 5}, "description"),
+    ({"author": ["Alice"]}, "author"),
     ({"license": ""}, "license"),
     ({"tags": "branin"}, "tags"),
     ({"tags": [1]}, "tags"),
@@ -172,12 +187,18 @@ PUBLISHING = [
     ({"order_timeout": "an hour"}, "order_timeout"),
     ({"order_timeout": True}, "order_timeout"),
     ({"consumer_parameters": {"name": "x"}}, "consumer_parameters"),
+    ({"max_cost": "cheap"}, "max_cost"),
+    ({"force_new": "perhaps"}, "force_new"),
 ]
+# A manifest of one result, in its place, and what is needed to draw that.
+RESULT = "the manifest of a result"
 BAD_VALUES = [
     *[(OceanPublishDatasetOperator, wrong, named) for wrong, named in PUBLISHING],
     *[(OceanPublishAlgorithmOperator, wrong, named) for wrong, named in PUBLISHING],
     (OceanPublishDatasetOperator, {"allow_raw_algorithm": "perhaps"}, "allow_raw_algorithm"),
     (OceanPublishDatasetOperator, {"allow_network_access": 2}, "allow_network_access"),
+    (OceanPublishDatasetOperator, {"allow_download": "perhaps"}, "allow_download"),
+    (OceanPublishDatasetOperator, {"open_to_all": "perhaps"}, "open_to_all"),
     (OceanPublishDatasetOperator, {"trusted_algorithms": DID}, "trusted_algorithms"),
     (OceanPublishDatasetOperator, {"trusted_publishers": ["alice"]}, "trusted_publishers"),
     (OceanPublishAlgorithmOperator, {"image": ""}, "image"),
@@ -190,6 +211,11 @@ BAD_VALUES = [
     (OceanAllowAlgorithmOperator, {"publisher": ADDRESS}, "algorithm_did or publisher"),
     (OceanAllowAlgorithmOperator, {"algorithm_did": "None"}, "algorithm_did or publisher"),
     (OceanAllowAlgorithmOperator, {"algorithm_did": None, "publisher": "alice"}, "publisher"),
+    (OceanAllowAlgorithmOperator, {"revoke": "perhaps"}, "revoke"),
+    (OceanAllowAlgorithmOperator, {"max_cost": {"gas": 1.5}}, "max_cost"),
+    (OceanAllowAlgorithmOperator, {"max_cost": {"OCEAN": "1"}}, "max_cost"),
+    (OceanAllowAlgorithmOperator, {"max_cost": "1e999"}, "max_cost"),
+    (OceanAllowAlgorithmOperator, {"force_new": 2}, "force_new"),
     (OceanTransferDatatokensOperator, {"asset_dids": []}, "asset_dids"),
     (OceanTransferDatatokensOperator, {"asset_dids": [DID, DID]}, "asset_dids"),
     (OceanTransferDatatokensOperator, {"asset_dids": "[1"}, "asset_dids"),
@@ -206,6 +232,7 @@ BAD_VALUES = [
     (OceanTransferDatatokensOperator, {"method": "dispense"}, "to and to_conn_id"),
     (OceanTransferDatatokensOperator, {"method": "buy", "to": None}, "max_cost"),
     (OceanTransferDatatokensOperator, {"method": "buy", "to": None, "max_cost": "cheap"}, "max_cost"),
+    (OceanTransferDatatokensOperator, {"force_new": "perhaps"}, "force_new"),
     (OceanPayForComputeOperator, {"dataset_dids": "did:op:zz"}, "dataset_dids"),
     (OceanPayForComputeOperator, {"dataset_dids": None}, "dataset_dids"),
     (OceanPayForComputeOperator, {"algorithm_did": ""}, "algorithm_did"),
@@ -218,14 +245,32 @@ BAD_VALUES = [
     (OceanPayForComputeOperator, {"most_orders": 0}, "most_orders"),
     (OceanPayForComputeOperator, {"order_wait": "long"}, "order_wait"),
     (OceanPayForComputeOperator, {"approve_payments": 0}, "approve_payments"),
+    (OceanPayForComputeOperator, {"job_resources": {"cpu": 0}}, "job_resources"),
+    (OceanPayForComputeOperator, {"job_resources": "[1]"}, "job_resources"),
+    (OceanPayForComputeOperator, {"queue_wait": -1}, "queue_wait"),
+    (OceanPayForComputeOperator, {"force_new": "perhaps"}, "force_new"),
+    (OceanPayForComputeOperator, {"reuse_orders": "perhaps"}, "reuse_orders"),
     (OceanPayForComputeOperator, {"reuse_orders": True}, "asset_state_store"),
     (OceanStartComputeOperator, {"order": None}, "order"),
     (OceanStartComputeOperator, {"order_wait": -1}, "order_wait"),
     (OceanFetchResultsOperator, {"cost": "cheap"}, "cost"),
     (OceanStartComputeOperator, {"order": "paid"}, "order"),
     (OceanStartComputeOperator, {"order": {"datasets": []}}, "order"),
+    (OceanStartComputeOperator, {"order": ORDER, "custom_data": "[1"}, "custom_data"),
+    (OceanStartComputeOperator, {"order": ORDER, "variables": {"a b": "c"}}, "variables"),
+    (OceanStartComputeOperator, {"order": ORDER, "wait_for_order": "perhaps"}, "wait_for_order"),
+    (OceanStartComputeOperator, {"order": ORDER, "max_cost": "cheap"}, "max_cost"),
+    (OceanStartComputeOperator, {"order": ORDER, "force_new": "perhaps"}, "force_new"),
     (OceanStopComputeOperator, {"job_id": ""}, "job_id"),
+    (OceanStopComputeOperator, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
+    (OceanStopComputeOperator, {"provider_url": "file:///etc/passwd"}, "provider_url"),
     (OceanFetchResultsOperator, {"job_id": None}, "job_id"),
+    (OceanFetchResultsOperator, {"provider_url": 8030}, "provider_url"),
+    (OceanFetchResultsOperator, {"provider_url": "http://"}, "provider_url"),
+    (OceanFetchResultsOperator, {"include_logs": "perhaps"}, "include_logs"),
+    (OceanFetchResultsOperator, {"result_label": 5}, "result_label"),
+    (OceanFetchResultsOperator, {"artifact_base": ["s3://b"]}, "artifact_base"),
+    (OceanFetchResultsOperator, {"artifact_base": "floppy://b"}, "floppy"),
     (OceanFetchResultsOperator, {"max_bytes": 0}, "max_bytes"),
     (OceanFetchResultsOperator, {"max_bytes": "1 GB"}, "max_bytes"),
     (OceanPlotOperator, {"render": "no_such_module:draw"}, "render"),
@@ -234,12 +279,87 @@ BAD_VALUES = [
     (OceanPlotOperator, {"render": ""}, "render"),
     (OceanPlotOperator, {"manifest": ""}, "manifest"),
     (OceanPlotOperator, {}, "file:///none"),
+    (OceanPlotOperator, {"render_in_docker": "perhaps"}, "render_in_docker"),
+    (OceanPlotOperator, {"manifest": RESULT, "result_name": "another"}, "result_name"),
+    (OceanPlotOperator, {"manifest": RESULT, "render_options": "[1]"}, "render_options"),
+    (OceanPlotOperator, {"manifest": RESULT, "render_options": {"colour": "red"}}, "colour"),
+    (OceanPlotOperator, {"manifest": RESULT, "plot_name": ""}, "plot_name"),
+    (OceanPlotOperator, {"manifest": RESULT, "artifact_base": 5}, "artifact_base"),
+    (OceanPlotOperator, {"manifest": RESULT, "render_in_docker": True}, "render_image"),
+    (OceanPlotOperator, {"manifest": RESULT, "render_in_docker": True, "render_image": " "}, "render_image"),
+    (
+        OceanPlotOperator,
+        {"manifest": RESULT, "render_in_docker": True, "render_image": "python:3.12", "docker_url": 5},
+        "docker_url",
+    ),
+    (OceanPlotSeveralOperator, {"render": "math:pi"}, "render"),
+    (OceanPlotSeveralOperator, {"render_in_docker": True}, "render_in_docker"),
+    (OceanPlotSeveralOperator, {"manifest": [RESULT], "expected": "many"}, "expected"),
+    (OceanPlotSeveralOperator, {"manifest": [RESULT], "result_name": "another"}, "result_name"),
+    (OceanPlotSeveralOperator, {"manifest": [RESULT], "render_options": "[1]"}, "render_options"),
+    (OceanPlotSeveralOperator, {"manifest": [RESULT], "plot_name": ""}, "plot_name"),
+    (OceanPlotSeveralOperator, {"manifest": [RESULT], "artifact_base": 5}, "artifact_base"),
     (OceanPlotSeveralOperator, {"manifest": []}, "manifest"),
     (OceanPlotSeveralOperator, {"manifest": "[1"}, "manifest"),
     (OceanPlotSeveralOperator, {}, "file:///none"),
     (OceanComputeSensor, {"job_id": " "}, "job_id"),
     (OceanComputeSensor, {"consumer_address": "bob"}, "consumer_address"),
+    (OceanComputeSensor, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
+    (OceanComputeSensor, {"deferrable": "perhaps"}, "deferrable"),
+    (OceanComputeSensor, {"stop_on_kill": "perhaps"}, "stop_on_kill"),
+    (OceanRehearseAlgorithmOperator, {"image": ""}, "image"),
+    (OceanRehearseAlgorithmOperator, {"tag": None}, "tag"),
+    (OceanRehearseAlgorithmOperator, {"checksum": "sha256:1"}, "checksum"),
+    (OceanRehearseAlgorithmOperator, {"entrypoint": "python"}, "$ALGO"),
+    (OceanRehearseAlgorithmOperator, {"algorithm": ""}, "algorithm"),
+    (OceanRehearseAlgorithmOperator, {"algorithm": "/no/such/file"}, "/no/such/file"),
+    (OceanRehearseAlgorithmOperator, {"sample_data": []}, "sample_data"),
+    (OceanRehearseAlgorithmOperator, {"sample_data": [{"did": "x", "files": []}]}, "sample_data[0].did"),
+    (OceanRehearseAlgorithmOperator, {"custom_data": "[1"}, "custom_data"),
+    (OceanRehearseAlgorithmOperator, {"memory": "much"}, "memory"),
+    (OceanRehearseAlgorithmOperator, {"cpus": "many"}, "cpus"),
+    (OceanRehearseAlgorithmOperator, {"cpus": None}, "cpus"),
+    (OceanRehearseAlgorithmOperator, {"time_limit": 0}, "time_limit"),
+    (OceanRehearseAlgorithmOperator, {"max_processes": -1}, "max_processes"),
+    (OceanRehearseAlgorithmOperator, {"max_output": 0}, "max_output"),
+    (OceanRehearseAlgorithmOperator, {"user": 5}, "user"),
+    (OceanRehearseAlgorithmOperator, {"pull": "perhaps"}, "pull"),
+    (OceanRehearseAlgorithmOperator, {"decode_outputs": "perhaps"}, "decode_outputs"),
+    (OceanRehearseAlgorithmOperator, {"docker_url": 5}, "docker_url"),
+    (OceanRehearseAlgorithmOperator, {"docker_conn_id": 5}, "docker_conn_id"),
+    (OceanRehearseAlgorithmOperator, {"enabled": "perhaps"}, "enabled"),
+    (OceanRehearseAlgorithmOperator, {"artifact_base": 5}, "artifact_base"),
+    (OceanApproveSpendingOperator, {"dataset_dids": None}, "dataset_dids"),
+    (OceanApproveSpendingOperator, {"dataset_dids": "did:op:1"}, "dataset_dids"),
+    (OceanApproveSpendingOperator, {"algorithm_did": "did:op:1"}, "algorithm_did"),
+    (OceanApproveSpendingOperator, {"environment": ""}, "environment"),
+    (OceanApproveSpendingOperator, {"duration": 0}, "duration"),
+    (OceanApproveSpendingOperator, {"job_resources": {"cpu": "two"}}, "job_resources"),
+    (OceanApproveSpendingOperator, {"queue_wait": "long"}, "queue_wait"),
+    (OceanApproveSpendingOperator, {"reuse_orders": "perhaps"}, "reuse_orders"),
+    (OceanApproveSpendingOperator, {"reuse_orders": True, "when_in_use": "steal"}, "when_in_use"),
+    (OceanApproveSpendingOperator, {"reuse_orders": True, "most_orders": 0}, "most_orders"),
+    (OceanApproveSpendingOperator, {"spending_limit": "cheap"}, "spending_limit"),
+    (
+        OceanApproveSpendingOperator,
+        {"dataset_dids": None, "algorithm_did": None, "publisher_conn_id": ""},
+        "publisher_conn_id",
+    ),
 ]
+
+
+@pytest.fixture
+def result(tmp_path):
+    """The manifest of a result that can be drawn."""
+    content = b"1,2\n"
+    (tmp_path / "result.csv").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    artifact = Artifact("result.csv", f"file://{tmp_path}/result.csv", "output", len(content), digest)
+    return Manifest("a job", None, [], [artifact]).write(ObjectStoragePath(f"file://{tmp_path}/manifest"))
+
+
+def draw(results, target):
+    """Draw nothing."""
 
 
 @pytest.mark.parametrize(
@@ -247,13 +367,42 @@ BAD_VALUES = [
     BAD_VALUES,
     ids=[f"{operator.__name__}-{wrong}" for operator, wrong, _ in BAD_VALUES],
 )
-def test_a_bad_value_is_refused_by_name(connection, context, operator, wrong, named):
+def test_a_bad_value_is_refused_by_name(connection, context, result, operator, wrong, named):
     # Nothing listens at the connection's addresses: had anything been asked or sent, the error were another one.
     connection()
+    given = {"render": f"{__name__}:draw"} if RESULT in str(wrong) else {}
+    for name, value in wrong.items():
+        given[name] = {RESULT: result, f"{[RESULT]}": [result]}.get(str(value), value)
     with pytest.raises(InvalidInputError) as raised:
-        make(operator, **wrong).execute(context)
+        make(operator, **given).execute(context)
     assert named in str(raised.value)
     assert context["ti"].xcoms == {}
+
+
+# What Airflow checks itself, and text that may be any.
+_OF_AIRFLOW = {
+    "retries",
+    "retry_delay",
+    "retry_policy",
+    "poke_interval",
+    "ignore_downstream_trigger_rules",
+    "subject",
+}
+# Has a table of its own in test_hooks.py.
+_CONNECTION = "ocean_conn_id"
+
+
+@ALL
+def test_every_argument_has_a_bad_value(operator, required):
+    arguments = {
+        name
+        for level in operator.__mro__
+        if level.__module__.startswith("airflow_ocean") and "__init__" in vars(level)
+        for name, parameter in inspect.signature(level.__init__).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    refused = {name for tried, wrong, _ in BAD_VALUES if issubclass(operator, tried) for name in wrong}
+    assert arguments - refused - _OF_AIRFLOW == {_CONNECTION}
 
 
 @pytest.mark.parametrize(
@@ -263,15 +412,7 @@ def test_a_bad_value_is_refused_by_name(connection, context, operator, wrong, na
 )
 def test_a_connection_that_leads_nowhere_is_a_transient_error(connection, context, operator):
     connection()
-    order = {
-        "provider_url": "http://127.0.0.1:2",
-        "environment": "e",
-        "environment_consumer": ADDRESS,
-        "valid_until": 1,
-        "datasets": [{"did": DID, "service_id": "0", "transaction": "0x" + "00" * 32}],
-        "algorithm": {"did": OTHER_DID, "service_id": "0", "transaction": "0x" + "00" * 32},
-    }
-    arguments = {"order": order} if operator is OceanStartComputeOperator else {}
+    arguments = {"order": ORDER} if operator is OceanStartComputeOperator else {}
     with pytest.raises(ServiceUnavailableError):
         make(operator, **arguments).execute(context)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from airflow_ocean.c2d import retry_after
 from airflow_ocean.c2d.errors import (
     InvalidInputError,
     NotAllowedError,
@@ -89,10 +90,7 @@ def read_json(response: httpx.Response, what: str) -> Any:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    try:
-        return float(response.headers["Retry-After"])
-    except (KeyError, ValueError):  # missing, or a date: backoff decides then
-        return None
+    return retry_after.seconds(response.headers.get("Retry-After"))
 
 
 class HttpSession:
