@@ -236,7 +236,9 @@ def test_too_long_descriptions_are_refused_before_they_are_read(content: bytes) 
 
 def test_what_is_sparse_is_left_out() -> None:
     """Reading it may not end: here no part of the map covers the content."""
-    sparse = pax(SPARSE_WITHOUT_MAP + record("GNU.sparse.name", "outputs/s") + record("GNU.sparse.realsize", "9"))
+    sparse = pax(
+        SPARSE_WITHOUT_MAP + record("GNU.sparse.name", "outputs/s") + record("GNU.sparse.realsize", "9")
+    )
     sparse += header(size=b"%011o" % 512) + b"1\n-5\n3\n".ljust(512, b"\0")
     outputs = Outputs([BEGINNING + sparse + header("outputs/good") + END], 1000, 10)
     assert contents(outputs) == {"good": b""}
@@ -260,7 +262,19 @@ def test_headers_for_all_entries_do_not_add_up() -> None:
 
 
 def test_odd_names_are_data(tmp_path: Path) -> None:
-    names = ["a\nb", "a\\b", "\u202egnp.exe", "c:\\x", "%2e%2e", "ä" * 100, "n" * 255, " ", "CON", "-rf", ".hidden"]
+    names = [
+        "a\nb",
+        "a\\b",
+        "\u202egnp.exe",
+        "c:\\x",
+        "%2e%2e",
+        "ä" * 100,
+        "n" * 255,
+        " ",
+        "CON",
+        "-rf",
+        ".hidden",
+    ]
     outputs = Outputs(archive(*[(f"outputs/{n}", tarfile.REGTYPE, n.encode()) for n in names]), 10_000, 100)
     assert contents(outputs) == {name: name.encode() for name in names}
     surrogate = BEGINNING + header("outputs/x").replace(b"outputs/x", b"outputs/\xff")
