@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from eth_utils import is_checksum_address, is_same_address
@@ -16,6 +15,9 @@ from airflow_ocean.c2d.client import OceanClient
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.c2d.network import KNOWN_NETWORKS, Network, known_networks
 from include.localnet.accounts import BOB
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LISTED: dict[str, Any] = json.loads(KNOWN_NETWORKS.read_text())
 ABOUT = LISTED.pop("_about")
