@@ -14,11 +14,16 @@ from airflow.sdk import ObjectStoragePath
 from airflow_ocean.c2d.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from airflow.sdk import Context
+
+    from airflow_ocean.c2d.job_files import Output
 
 BASE_VARIABLE = "AIRFLOW_OCEAN_ARTIFACTS"
 MANIFEST_NAME = "manifest.json"
 _LONGEST_SEGMENT = 120
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,35 @@ def open_artifact(location: ObjectStoragePath | str, mode: str = "rb") -> Binary
     return stream
 
 
+def artifact_chunks(location: ObjectStoragePath | str) -> Iterator[bytes]:
+    """Open an artifact at once, so that a missing one is known before anything is done, and return it in pieces."""
+    stream = open_artifact(location)
+
+    def pieces() -> Iterator[bytes]:
+        with stream:
+            while piece := stream.read(_CHUNK):
+                yield piece
+
+    return pieces()
+
+
+def save_output(
+    output: Output, kind: str, target: ObjectStoragePath, max_bytes: int, earlier: Mapping[str, Artifact]
+) -> Artifact:
+    """Keep a file out of an archive of outputs.
+
+    :param kind: the artifact's type
+    :param target: where to
+    :param max_bytes: how large it may be
+    :param earlier: what was kept of the archive before, by the outputs' names: a hard link is one of those again
+    """
+    from airflow_ocean.c2d.results import save_stream
+
+    chunks = output.chunks if output.same_as is None else artifact_chunks(earlier[output.same_as].uri)
+    saved = save_stream(chunks or (), target, max_bytes)
+    return Artifact(output.name, str(target), kind, saved.size, saved.sha256)
+
+
 def path_segment(text: str) -> str:
     """Return an id as one readable path segment that every store takes; different ids stay different.
 
@@ -155,9 +189,8 @@ def check_integrity(artifact: Artifact) -> None:
     """
     digest = hashlib.sha256()
     try:
-        with open_artifact(artifact.uri) as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
+        for chunk in artifact_chunks(artifact.uri):
+            digest.update(chunk)
     except FileNotFoundError:
         raise InvalidInputError(
             f"the result {artifact.uri} is gone; run the task that fetched it again"

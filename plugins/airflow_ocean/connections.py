@@ -15,7 +15,7 @@ from airflow_ocean.c2d.errors import InvalidInputError
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_ocean.c2d.network import Network
+    from airflow_ocean.c2d.network import KnownNetwork, Network
 
 _PRIVATE_KEY = re.compile(r"(0[xX])?[0-9a-fA-F]{64}")
 # Hosted RPC endpoints carry their API key as a long path segment.
@@ -28,11 +28,12 @@ class OceanConnection:
 
     :param conn_id: the connection's id, for messages
     :param rpc_url: JSON-RPC endpoint of the chain, the API key included
-    :param provider_url: root URL of the Provider
+    :param provider_url: root URL of the Provider or Ocean Node
     :param rpc_api_key: the endpoint's API key, where it is kept apart from the URL
     :param password: the private key, or the password of the keystore file
     :param keystore_path: encrypted keystore file (Web3 Secret Storage) that holds the private key
-    :param metadata_cache_url: root URL of Aquarius
+    :param network_name: name of the public network that it has to be, for its explorer and contract addresses
+    :param metadata_cache_url: root URL of Aquarius, for a Provider
     :param address_file: JSON file with contract addresses
     :param max_fee_gwei: the most a transaction may pay per unit of gas, in gwei
     :param max_cost: the most one task may spend, see :class:`~airflow_ocean.c2d.limits.CostLimit`
@@ -47,6 +48,7 @@ class OceanConnection:
     password: str | None = field(default=None, repr=False)
     rpc_api_key: str | None = field(default=None, repr=False)
     keystore_path: str | None = None
+    network_name: str | None = None
     metadata_cache_url: str | None = None
     address_file: str | None = None
     max_fee_gwei: Decimal | None = None
@@ -71,27 +73,30 @@ class OceanConnection:
         provider_url = extra.url("provider_url")
         if provider_url is None:
             raise extra.error(
-                "provider_url", "is missing: the root URL of the Provider, such as http://127.0.0.1:8030"
+                "provider_url",
+                "is missing: the root URL of the Provider or Ocean Node, such as http://127.0.0.1:8030",
             )
+        known = extra.known_network("network_name")
         return cls(
             conn_id=conn_id,
             rpc_url=_with_api_key(_rpc_url(connection), rpc_api_key),
             provider_url=provider_url,
             password=connection.password or None,
             rpc_api_key=rpc_api_key,
+            network_name=None if known is None else known.name,
             keystore_path=extra.text("keystore_path"),
             metadata_cache_url=extra.url("metadata_cache_url"),
             address_file=extra.text("address_file"),
             max_fee_gwei=extra.positive_decimal("max_fee_gwei"),
             max_cost=extra.values.get("max_cost"),
             confirmations=extra.count("confirmations", 1),
-            explorer_url=extra.url("explorer_url"),
+            explorer_url=extra.url("explorer_url") or (known.explorer_url if known else None),
             artifact_base=extra.text("artifact_base"),
         )
 
     def network(self) -> Network:
         """Return the network part, which holds no key."""
-        from airflow_ocean.c2d.network import Network
+        from airflow_ocean.c2d.network import Network, known_networks
 
         return Network(
             rpc_url=self.rpc_url,
@@ -101,6 +106,7 @@ class OceanConnection:
             max_fee_gwei=self.max_fee_gwei,
             confirmations=self.confirmations,
             explorer_url=self.explorer_url,
+            known=known_networks()[self.network_name] if self.network_name else None,
         )
 
     def private_key(self) -> str:
@@ -243,6 +249,19 @@ class _Extra:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise self.error(name, f"must be a URL that begins with http:// or https://, not {value!r}")
         return value.rstrip("/")
+
+    def known_network(self, name: str) -> KnownNetwork | None:
+        from airflow_ocean.c2d.network import known_networks
+
+        value = self.text(name)
+        if value is None:
+            return None
+        known = known_networks()
+        if value not in known:
+            raise self.error(
+                name, f"must be one of {', '.join(known)}, or empty for another network, not {value!r}"
+            )
+        return known[value]
 
     def positive_decimal(self, name: str) -> Decimal | None:
         value = self.values.get(name)

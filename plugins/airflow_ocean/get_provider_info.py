@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_ocean.c2d.network import known_networks
+
 
 def _field(label: str, description: str, *, kind: str = "string", **schema: Any) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
@@ -11,13 +13,24 @@ def _field(label: str, description: str, *, kind: str = "string", **schema: Any)
 
 # In the order of the form. A text of the form that is left empty counts as not given.
 _FIELDS = {
+    "network_name": _field(
+        "Network",
+        "Which network the RPC URL is of. Gives Ocean's contracts and the block explorer; nothing is sent to another chain.",
+        enum=[None, *known_networks()],
+        values_display={
+            "null": "Another network",
+            **{network.name: network.title for network in known_networks().values()},
+        },
+    ),
     "provider_url": _field(
         "Provider URL",
-        "Root URL of the Ocean Provider that serves this wallet's assets and jobs. Required.",
+        "Root URL of the Provider or Ocean Node that serves this wallet's assets and jobs. Required.",
         examples=["http://127.0.0.1:8030"],
     ),
     "metadata_cache_url": _field(
-        "Metadata cache URL", "Root URL of Aquarius.", examples=["http://127.0.0.1:5000"]
+        "Metadata cache URL",
+        "Root URL of Aquarius. For a Provider; an Ocean Node needs none.",
+        examples=["http://127.0.0.1:5000"],
     ),
     "keystore_path": _field(
         "Keystore file",
@@ -31,8 +44,7 @@ _FIELDS = {
     ),
     "address_file": _field(
         "Address file",
-        "JSON file on the workers with the addresses of Ocean's contracts. "
-        "Empty for the networks that ocean-contracts knows.",
+        "JSON file on the workers with the addresses of Ocean's contracts. Empty for the public networks, named or not.",
         examples=["/opt/airflow/address.json"],
     ),
     "max_fee_gwei": _field(
@@ -54,7 +66,7 @@ _FIELDS = {
     ),
     "explorer_url": _field(
         "Block explorer URL",
-        "Gives the tasks their links to the chain.",
+        "Gives the tasks their links to the chain. Empty for that of the network.",
         examples=["https://etherscan.io"],
     ),
     "artifact_base": _field(

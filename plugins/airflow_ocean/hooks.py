@@ -24,7 +24,7 @@ class OceanHook(BaseHook):
 
     The connection: *host* is the chain's RPC URL; *password* the private key, or the password of the encrypted
     keystore file that the extra field *keystore_path* names. Further extra fields: *provider_url* (required),
-    *metadata_cache_url*, *rpc_api_key*, *address_file*, *max_fee_gwei*, *max_cost*, *confirmations*, *explorer_url*,
+    *network_name*, *metadata_cache_url*, *rpc_api_key*, *address_file*, *max_fee_gwei*, *max_cost*, *confirmations*, *explorer_url*,
     *artifact_base*.
 
     :param ocean_conn_id: the Airflow connection

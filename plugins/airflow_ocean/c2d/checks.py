@@ -46,8 +46,11 @@ def check_network(client: OceanClient) -> list[Check]:
             raise InsufficientFundsError(
                 f"{client.address} holds none of the chain's coin and cannot pay for gas; send it some"
             )
-        ocean = format_units(client.datatokens.balance(client.contract_address("Ocean")))
-        return f"{client.address} holds {format_units(held)} of the chain's coin and {ocean} OCEAN"
+        coins = f"{client.address} holds {format_units(held)} of the chain's coin"
+        if "Ocean" not in client.network.contracts(client.chain_id)[1]:
+            return f"{coins}; no OCEAN token is listed for this network"
+        ocean = client.datatokens.balance(client.contract_address("Ocean"))
+        return f"{coins} and {format_units(ocean)} OCEAN"
 
     found = [_look("Chain", chain)]
     chain_id = client.chain_id if found[0].ok else None

@@ -45,12 +45,14 @@ class ResultFile:
     :param name: the file name the job gave it: data, never a path
     :param type: ``output`` or a kind of log
     :param size: bytes
+    :param archive: whether it is a tar of all outputs, to be unpacked
     """
 
     index: int
     name: str
     type: str
     size: int
+    archive: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,36 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{host}:{parts.port}" if parts.port else f"{parts.scheme}://{host}"
 
 
+KNOWN_NETWORKS = Path(__file__).with_name("networks.json")
+"""Ocean's contracts on the public networks, in the form of ocean-contracts' address file, for which see ``_about`` in it."""
+
+
+@dataclass(frozen=True)
+class KnownNetwork:
+    """A public network that a connection can name.
+
+    :param name: as in the list of contract addresses
+    :param title: for people
+    :param explorer_url: root URL of its block explorer
+    """
+
+    name: str
+    title: str
+    chain_id: int
+    explorer_url: str
+
+
+@functools.cache
+def known_networks() -> dict[str, KnownNetwork]:
+    """Return the public networks that a connection can name, by name, test networks first."""
+    listed = json.loads(KNOWN_NETWORKS.read_text())
+    about = listed["_about"]
+    return {
+        name: KnownNetwork(name, title, listed[name]["chainId"], about["explorers"][name])
+        for name, title in about["names"].items()
+    }
+
+
 @dataclass(frozen=True)
 class Network:
     """A chain and the Ocean services on it, as a connection describes them.
@@ -29,11 +59,12 @@ class Network:
     :param rpc_url: JSON-RPC endpoint of the chain
     :param provider_url: root URL of the Provider that serves one's own assets
     :param metadata_cache_url: root URL of Aquarius
-    :param address_file: JSON file with the contracts' addresses; without it the list of ``ocean-contracts`` is used
+    :param address_file: JSON file with the contracts' addresses; without it they are those of the known networks
     :param max_fee_gwei: the most a transaction may pay per unit of gas, in gwei; None for no limit
     :param confirmations: blocks a transaction must be deep, its own included, before it counts
     :param explorer_url: root URL of a block explorer, for links
     :param transaction_timeout: seconds to wait for a transaction before giving up for now
+    :param known: which of the known networks it is, if one was named: the chain must be that one's
     """
 
     rpc_url: str
@@ -44,6 +75,7 @@ class Network:
     confirmations: int = 1
     explorer_url: str | None = None
     transaction_timeout: float = 600.0
+    known: KnownNetwork | None = None
 
     def __post_init__(self) -> None:
         for name in ("rpc_url", "provider_url", "metadata_cache_url", "explorer_url"):
@@ -71,13 +103,27 @@ class Network:
         :raises InvalidInputError: when the configured file is not there
         """
         if self.address_file is None:
-            return Path(str(importlib.resources.files("addresses").joinpath("address.json")))
+            return KNOWN_NETWORKS
         path = Path(self.address_file).expanduser()
         if not path.is_file():
             raise InvalidInputError(
                 f"address_file {path} does not exist; on the local network `python -m include.localnet env` prints its path"
             )
         return path
+
+    def check_chain(self, chain_id: int) -> None:
+        """Compare the chain behind the RPC endpoint with the network that was named.
+
+        :raises InvalidInputError: when it is another one; nothing may be signed for it
+        """
+        if self.known is not None and chain_id != self.known.chain_id:
+            other = next(
+                (n.title for n in known_networks().values() if n.chain_id == chain_id), "another one"
+            )
+            raise InvalidInputError(
+                f"the connection names the network {self.known.title}, which is chain {self.known.chain_id}, but its RPC "
+                f"{origin(self.rpc_url)} is of chain {chain_id}, {other}; correct the RPC URL or the network"
+            )
 
     def contracts(self, chain_id: int) -> tuple[str, dict[str, Any]]:
         """Return the network's name and its contract addresses by chain id.

@@ -128,14 +128,14 @@ def save_stream(chunks: Iterable[bytes], target: ArtifactPath, max_bytes: int) -
     return SavedArtifact(uri=str(target), name=target.name, size=size, sha256=digest.hexdigest())
 
 
-def artifact_name(untrusted: str, index: int) -> str:
+def artifact_name(untrusted: str, index: int | str) -> str:
     """Make a file name out of one that comes from outside; it can be read, but never be a path.
 
     Letters and digits of any script, ``.``, ``_`` and ``-`` stay; everything else becomes ``_``. The index in front makes it
     unique within its job, keeps it off names that a system reserves, and off hidden ones.
 
     :param untrusted: the name the service gave, whatever it is
-    :param index: the result's number in its job
+    :param index: the result's number in its job; what is unpacked of a result has another behind it, such as ``3.0``
     """
     # Full-width dots and slashes become plain ones here, before paths are cut off.
     text = unicodedata.normalize("NFKC", untrusted)

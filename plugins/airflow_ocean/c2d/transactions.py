@@ -153,8 +153,13 @@ class Transactions:
 
     @property
     def chain_id(self) -> int:
-        """The chain's id."""
-        return self.chain.constant("chain id", lambda: self.chain.quantity("eth_chainId"))
+        """The chain's id.
+
+        :raises InvalidInputError: when it is not the chain of the network that the connection names
+        """
+        chain_id = self.chain.constant("chain id", lambda: self.chain.quantity("eth_chainId"))
+        self.network.check_chain(chain_id)
+        return chain_id
 
     # ------------------------------------------------------------------ steps
 

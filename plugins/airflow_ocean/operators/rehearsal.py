@@ -19,6 +19,7 @@ from airflow_ocean.artifacts import (
     Manifest,
     artifact_folder,
     open_artifact,
+    save_output,
 )
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
 from airflow_ocean.operators.base import OceanBaseOperator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context, ObjectStoragePath
 
-    from airflow_ocean.c2d.job_files import JobFile, Output
+    from airflow_ocean.c2d.job_files import JobFile
     from airflow_ocean.containers import ConfinedContainer, ContainerLimits
 
 _LONGEST_SECONDS = 7 * 24 * 3600
@@ -274,6 +275,8 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
             yield JobFile(f"ddos/{did}", _compact(document))
 
     def _save_outputs(self, folder: ObjectStoragePath, max_bytes: int) -> list[Artifact]:
+        from airflow_ocean.c2d.results import artifact_name
+
         assert self._container is not None
         saved: list[Artifact] = []
         left = max_bytes
@@ -281,32 +284,15 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
             with self._container.outputs(name, left) as outputs:
                 of_folder: dict[str, Artifact] = {}
                 for output in outputs:
-                    artifact = self._save(output, folder, len(saved), left, of_folder)
+                    target = folder / artifact_name(output.name, len(saved))
+                    artifact = save_output(output, "output", target, left, of_folder)
+                    self.log.info("Kept the output %r, %d bytes, as %s", output.name, artifact.size, target)
                     of_folder[output.name] = artifact
                     saved.append(artifact)
                     left -= artifact.size
                 if outputs.left_out:
                     self.log.warning("No results, as they are no plain files: %s", outputs.left_out[:20])
         return saved
-
-    def _save(
-        self,
-        output: Output,
-        folder: ObjectStoragePath,
-        index: int,
-        max_bytes: int,
-        earlier: dict[str, Artifact],
-    ) -> Artifact:
-        from airflow_ocean.c2d.results import artifact_name, save_stream
-
-        chunks: Any = output.chunks
-        if output.same_as is not None:
-            with open_artifact(earlier[output.same_as].uri) as stream:
-                chunks = [stream.read()]
-        target = folder / artifact_name(output.name, index)
-        saved = save_stream(chunks, target, max_bytes)
-        self.log.info("Kept the output %r, %d bytes, as %s", output.name, saved.size, target)
-        return Artifact(output.name, str(target), "output", saved.size, saved.sha256)
 
     def _save_log(self, folder: ObjectStoragePath, index: int) -> Artifact:
         from airflow_ocean.c2d.results import artifact_name, save_stream

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean import parameters
-from airflow_ocean.artifacts import (
-    MANIFEST_NAME,
-    Artifact,
-    Manifest,
-    artifact_folder,
-    check_integrity,
-)
+from airflow_ocean.artifacts import MANIFEST_NAME, Manifest, artifact_folder
 from airflow_ocean.assets import tell_outlets
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
+from airflow_ocean.c2d.jobs import OUTPUT
 from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.lineage import Lineage
 from airflow_ocean.links import OceanArtifactsLink, OceanJobLink
@@ -23,10 +17,10 @@ from airflow_ocean.operators.base import OceanBaseOperator
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+    from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.jobs import Job, ResultFile
+    from airflow_ocean.fetching import ResultFetcher
 
 _MEGABYTE = 1024 * 1024
 
@@ -35,8 +29,9 @@ class OceanFetchResultsOperator(OceanBaseOperator):
     """Fetch the results of a compute job that is over, streamed into the artifact base.
 
     Returns the list of artifact URIs in the job's order; pushes the URI of the ``manifest``, a JSON file that says of
-    each its name, type, size and SHA-256. A retry fetches only what is not there yet, whole and unchanged. The events of
-    its Airflow outlets have ``job_id``, ``manifest`` and ``artifacts`` in their extra.
+    each its name, type, size and SHA-256. The archive of all outputs that an Ocean Node gives is unpacked: each file in it
+    is one of those results; one in a folder has the folder in its name. A retry fetches only what is not there yet, whole
+    and unchanged. The events of its Airflow outlets have ``job_id``, ``manifest`` and ``artifacts`` in their extra.
 
     :param job_id: (templated) the job
     :param provider_url: (templated) the Provider that ran it, the connection's own by default
@@ -45,6 +40,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
     :param include_logs: fetch the logs, too, not only what the algorithm wrote
     :param result_label: (templated) what tells the job from others, for the manifest
     :param max_bytes: (templated) the most one file may have, and all together
+    :param max_files: (templated) the most files and folders that an Ocean Node's archive of outputs may have
     :param artifact_base: (templated) folder or object storage URL to keep results below; by default the connection's,
         else that of the environment variable ``AIRFLOW_OCEAN_ARTIFACTS``, else ``<AIRFLOW_HOME>/artifacts``
     :param ocean_conn_id: (templated) the connection of the wallet that started the job
@@ -57,6 +53,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         "cost",
         "result_label",
         "max_bytes",
+        "max_files",
         "artifact_base",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanJobLink(), OceanArtifactsLink())
@@ -70,6 +67,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         result_label: str | None = None,
         include_logs: bool = True,
         max_bytes: int | str = 1024 * _MEGABYTE,
+        max_files: int | str = 1000,
         artifact_base: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -80,34 +78,33 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         self.result_label = result_label
         self.include_logs = parameters.boolean("include_logs", include_logs)
         self.max_bytes = max_bytes
+        self.max_files = max_files
         self.artifact_base = artifact_base
 
     def execute(self, context: Context) -> list[str]:
         """Fetch the results and return where they are."""
-        from airflow_ocean.c2d.results import artifact_name
+        from airflow_ocean.fetching import ResultFetcher
 
         job_id = parameters.text("job_id", self.job_id)
         provider_url = parameters.optional_url("provider_url", self.provider_url)
         cost = parameters.json_object("cost", self.cost)
         label = parameters.optional_text("result_label", self.result_label)
         max_bytes = parameters.whole_number("max_bytes", self.max_bytes, least=1, most=10**15)
+        max_files = parameters.whole_number("max_files", self.max_files, least=1, most=10**6)
         folder = artifact_folder(
             context,
             parameters.optional_text("artifact_base", self.artifact_base),
             self.hook.settings.artifact_base,
         )
-        journal = TaskStateJournal(context)
         with self.hook.get_client() as client:
             job = client.jobs.get(job_id, provider_url)
-            files = []
-            for file in self._wanted(job, max_bytes):
-                target = folder / artifact_name(file.name, file.index)
-                step = f"fetch result {file.index} of {job.id}"
-                artifact = self._kept(journal.load(step), file, target)
-                if artifact is None:
-                    artifact = self._fetch(client, job, file, target, max_bytes, provider_url)
-                    journal.save(step, asdict(artifact))
-                files.append(artifact)
+            wanted = self._wanted(job, max_bytes, max_files)
+            fetcher = ResultFetcher(
+                client.jobs, job, folder, TaskStateJournal(context), max_bytes, max_files, provider_url
+            )
+            files = fetcher.fetch(wanted)
+            if not any(file.size for file in files if file.type == OUTPUT):
+                raise JobFailedError(self._no_output(fetcher))
         content = Manifest(job.id, job.algorithm_did, list(job.dataset_dids), files, cost, label)
         manifest = content.write(folder / MANIFEST_NAME)
         inputs = [*job.dataset_dids, *([job.algorithm_did] if job.algorithm_did else [])]
@@ -118,7 +115,9 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         tell_outlets(context, self.outlets, extra)
         return artifacts
 
-    def _wanted(self, job: Job, max_bytes: int) -> list[ResultFile]:
+    def _wanted(self, job: Job, max_bytes: int, max_files: int) -> list[ResultFile]:
+        from airflow_ocean.c2d.job_files import most_headers
+
         if not job.is_finished:
             raise InvalidInputError(
                 f"{job.describe()}; its results are there when it is over: wait for it first"
@@ -126,46 +125,20 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         if not job.succeeded:
             raise JobFailedError(f"{job.describe()}; it has no results to fetch")
         wanted = [file for file in job.results if self.include_logs or file in job.outputs]
+        # Of an archive nobody knows beforehand how much is no content; the reader counts.
+        headers = sum(most_headers(max_files) for file in wanted if file.archive)
         announced = sum(file.size for file in wanted)
-        if announced > max_bytes:
+        if announced > max_bytes + headers:
             raise InvalidInputError(
                 f"job {job.id} has {announced} bytes of results, more than max_bytes, which is {max_bytes}; "
                 "raise it to fetch them. Nothing was fetched"
             )
         return wanted
 
-    def _kept(
-        self, entry: dict[str, Any] | None, file: ResultFile, target: ObjectStoragePath
-    ) -> Artifact | None:
-        """Return a file that an earlier attempt fetched, when it is still there as it was put down then."""
-        if entry is None:
-            return None
-        try:
-            artifact = Artifact(**entry)
-        except TypeError:
-            return None
-        if (artifact.name, artifact.uri, artifact.type) != (file.name, str(target), file.type):
-            return None
-        try:
-            check_integrity(artifact)
-        except InvalidInputError as error:
-            self.log.info("Fetching %s %r again: %s", file.type, file.name, error)
-            return None
-        self.log.info("An earlier attempt fetched %s %r, %d bytes", file.type, file.name, artifact.size)
-        return artifact
-
-    def _fetch(
-        self,
-        client: OceanClient,
-        job: Job,
-        file: ResultFile,
-        target: ObjectStoragePath,
-        max_bytes: int,
-        provider_url: str | None,
-    ) -> Artifact:
-        from airflow_ocean.c2d.results import save_stream
-
-        with client.jobs.open_result(job.id, file.index, provider_url) as stream:
-            saved = save_stream(stream.chunks, target, max_bytes)
-        self.log.info("Fetched %s %r, %d bytes, to %s", file.type, file.name, saved.size, target)
-        return Artifact(name=file.name, uri=str(target), type=file.type, size=saved.size, sha256=saved.sha256)
+    def _no_output(self, fetcher: ResultFetcher) -> str:
+        job, left_out = fetcher.job, fetcher.left_out
+        found = f"; what is there is no plain file: {left_out[:20]}" if left_out else ""
+        log = fetcher.jobs.log_tail(job, fetcher.provider_url)
+        return f"job {job.id} ended well, but its algorithm wrote nothing to /data/outputs{found}; " + (
+            f"the end of its log:\n{log}" if log else "it left no log"
+        )

@@ -16,8 +16,9 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
+from airflow_ocean.artifacts import artifact_chunks
 from airflow_ocean.ui import failures
-from airflow_ocean.ui.downloads import Files, NotServedError, artifact_bases, chunks
+from airflow_ocean.ui.downloads import Files, NotServedError, artifact_bases
 from airflow_ocean.ui.live import look_at
 from airflow_ocean.ui.overview import Filters, look
 from airflow_ocean.ui.pages import Pages, attachment
@@ -182,7 +183,7 @@ def artifact(
     """A file that a task fetched, to download."""
     try:
         found = files.artifact(task, number)
-        content = chunks(found.uri)
+        content = artifact_chunks(found.uri)
     except NotServedError as error:
         raise HTTPException(404, f"this file is not given out: {error}") from error
     except (OSError, ValueError, ImportError) as error:

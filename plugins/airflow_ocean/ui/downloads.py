@@ -25,15 +25,12 @@ from airflow_ocean.c2d.jobs import LOG_TYPES, OUTPUT
 from airflow_ocean.ui.records import RETURN_VALUE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.orm import Session
 
     from airflow_ocean.ui.records import RunRecord, TaskRecord
 
 LARGEST_PICTURE = 20 * 1024 * 1024
 _LARGEST_MANIFEST = 5 * 1024 * 1024
-_CHUNK = 256 * 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _KINDS = {OUTPUT: "result", "algorithmLog": "algorithm's log", "publishLog": "log of publishing the results"}
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]|%2[eEfF]")
@@ -190,18 +187,6 @@ class Files:
             stream.seek(max(artifact.size - most, 0))
             text = stream.read(most).decode(errors="replace")
         return text if artifact.size <= most else text.partition("\n")[2] or text
-
-
-def chunks(uri: str) -> Iterator[bytes]:
-    """Open a file at once, so that a missing one is known before anything is sent, and return its content in pieces."""
-    stream = open_artifact(uri)
-
-    def pieces() -> Iterator[bytes]:
-        with stream:
-            while piece := stream.read(_CHUNK):
-                yield piece
-
-    return pieces()
 
 
 def _is_whole(artifact: Any) -> bool:

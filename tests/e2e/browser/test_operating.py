@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from airflow_ocean.c2d.network import known_networks
 from include.localnet.accounts import CARLOS
 from tests.e2e.browser.conftest import STEP, ended, run_ids, tab_of
 from tests.support import browser as support
@@ -49,6 +50,15 @@ def test_a_connection_is_made_and_tested(page: Page, ui_airflow: Airflow, localn
     }
     for name, value in extra.items():
         form.locator(f"#element_{name}").fill(value)
+    network = form.locator("#element_network_name")
+    assert "Another network" in network.inner_text()
+    network.click()
+    offered = page.get_by_role("option")
+    assert offered.all_inner_texts() == ["Another network", *(n.title for n in known_networks().values())]
+    offered.filter(has_text="Optimism Sepolia").click()
+    assert "Optimism Sepolia" in network.inner_text()
+    network.click()
+    offered.filter(has_text="Another network").click()
     support.screenshot(page, "connection", documented=True)
     form.locator("#element_address_file").fill(str(localnet.address_file))
     form.get_by_role("button", name="Save").click()

@@ -9,6 +9,7 @@ import pytest
 from eth_account import Account
 from fastapi.testclient import TestClient
 
+from airflow_ocean.c2d.network import known_networks
 from include.localnet.accounts import BOB
 from include.localnet.cli import exports
 from tests.support.airflow import migrate_database
@@ -71,6 +72,7 @@ def test_the_form_asks_for_what_ocean_needs_and_nothing_else(api):
     assert standard["password"]["title"] == "Private key or keystore password"
     fields = ocean["extra_fields"]
     assert list(fields) == [
+        "network_name",
         "provider_url",
         "metadata_cache_url",
         "keystore_path",
@@ -87,6 +89,9 @@ def test_the_form_asks_for_what_ocean_needs_and_nothing_else(api):
         assert field["description"]
         assert "null" in field["schema"]["type"]
     assert fields["rpc_api_key"]["schema"]["format"] == "password"
+    choices = fields["network_name"]["schema"]
+    assert choices["enum"] == [None, *known_networks()]
+    assert set(choices["values_display"]) == {"null", *known_networks()}
 
 
 def test_the_test_button_says_how_each_part_is(api, form, caplog):
@@ -106,6 +111,8 @@ def test_the_test_button_says_how_each_part_is(api, form, caplog):
         ({"provider_url": "http://127.0.0.1:9"}, ["Provider"]),
         ({"metadata_cache_url": "http://127.0.0.1:9"}, ["Aquarius"]),
         ({"address_file": "/no/such/file"}, ["Contracts", "Wallet"]),
+        # The local network is not Sepolia.
+        ({"network_name": "sepolia"}, ["Chain", "Contracts", "Wallet"]),
     ],
 )
 def test_the_test_button_says_what_is_wrong(api, form, caplog, change, unwell):

@@ -70,6 +70,8 @@ def test_the_wallet_is_the_keys(connection, key):
         ({}, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
         ({}, {"provider_url": 8030}, "provider_url"),
         ({}, {"metadata_cache_url": "aquarius"}, "metadata_cache_url"),
+        ({}, {"network_name": "goerli"}, "network_name"),
+        ({}, {"network_name": 1}, "network_name"),
         ({}, {"max_fee_gwei": "much"}, "max_fee_gwei"),
         ({}, {"max_fee_gwei": -1}, "max_fee_gwei"),
         ({}, {"max_fee_gwei": "NaN"}, "max_fee_gwei"),
@@ -102,8 +104,24 @@ def test_extra_fields_as_text_and_as_numbers_mean_the_same(connection):
 
 def test_empty_extra_fields_count_as_left_out(connection):
     # The connection form sends an empty text for what nobody filled in.
-    empty = {"metadata_cache_url": "", "max_fee_gwei": "", "confirmations": "", "keystore_path": ""}
+    empty = {
+        "network_name": "",
+        "metadata_cache_url": "",
+        "max_fee_gwei": "",
+        "confirmations": "",
+        "keystore_path": "",
+    }
     assert OceanHook(connection(empty)).settings == OceanHook(connection()).settings
+
+
+def test_a_named_network_brings_its_explorer_and_must_be_the_chains(connection):
+    sepolia = OceanHook(connection({"network_name": "sepolia"})).settings
+    assert sepolia.explorer_url == "https://sepolia.etherscan.io"
+    assert sepolia.network().known.chain_id == 11155111
+    own = OceanHook(connection({"network_name": "sepolia", "explorer_url": "https://e.example"})).settings
+    assert own.explorer_url == "https://e.example"
+    other = OceanHook(connection({"network_name": None})).settings
+    assert (other.explorer_url, other.network().known) == (None, None)
 
 
 @pytest.fixture(scope="module")

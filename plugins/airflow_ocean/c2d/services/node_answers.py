@@ -33,24 +33,56 @@ if TYPE_CHECKING:
 # A node's environment has a free part; it is offered as an environment of its own, under the id with this behind it.
 FREE = "#free"
 
-_ERRORS: tuple[tuple[str, type[OceanError]], ...] = (
-    ("Rate limit exceeded|Too many active connections", RateLimitedError),
-    ("does not have enough funds", InsufficientFundsError),
-    ("No escrow auths found|No valid escrow auths", InsufficientFundsError),
-    ("Not enough available|Too many running|insufficient gas funds", ServiceUnavailableError),
-    ("TxId Service .* is not valid|Missing transferTxId|order has expired|Tx id used not valid", OrderExpiredError),
-    ("not allowed to run on|not authorized|Not allowed to download|was denied|Access denied", NotAllowedError),
-    ("signature mismatch|is not a valid nonce|Invalid authentication|Invalid token", NotAllowedError),
-    ("DDO did:op:.* not found|No DDO found|DDO not found|Cannot resolve DID|Asset provided is", AssetNotFoundError),
-    ("Nft not present in the asset", AssetNotFoundError),
-    ("Cannot find job|Job not found or not running", JobNotFoundError),
-    ("Invalid C2D Environment|does not accept payments|Not enough \\w+ resources", InvalidInputError),
-    ("does not support free jobs|Metadata size", InvalidInputError),
-    ("Cannot find service|Failed to retrieve algorithm checksums|Unable to decrypt files", InvalidInputError),
-    ("Cannot find image|Unable to extract docker image|cannot be used in compute", InvalidInputError),
-    ("Validation error|Unsupported DDO version|Missing|Parameter :|Invalid|Cannot read properties", InvalidInputError),
+# What a node says, what it means, and what to do; the first that fits counts.
+_ERRORS: tuple[tuple[str, type[OceanError], str], ...] = (
+    ("Rate limit exceeded|Too many active connections", RateLimitedError,
+     "other requests from this address count, too"),
+    ("does not have enough funds", InsufficientFundsError,
+     "the wallet's deposit in the escrow is used up by other jobs: pay again, which deposits what is missing"),
+    ("No escrow auths found|No valid escrow auths", InsufficientFundsError,
+     "the node may not lock this much of the wallet's deposit, or not for so long: pay again, which allows it"),
+    ("Not enough available|Too many running", ServiceUnavailableError,
+     "others use it now: let the job wait in the queue, ask for less, or take another environment"),
+    ("insufficient gas funds", ServiceUnavailableError,
+     "the node's own wallet cannot pay for its transaction: tell its owner, or take another node"),
+    ("TxId Service .* is not valid|Missing transferTxId|order has expired|Tx id used not valid", OrderExpiredError,
+     "the order does not pay for this service in this environment, or not any more: order again"),
+    ("not allowed to run on", NotAllowedError,
+     "the dataset's owner has to allow the algorithm, and to do it again when its file or its image has changed"),
+    ("not authorized|Not allowed to download|was denied|Access denied", NotAllowedError,
+     "is it the wallet that started the job, and does the owner let it in?"),
+    ("is not a valid nonce", NotAllowedError, "a request of the same wallet overtook this one"),
+    ("signature mismatch|Invalid authentication|Invalid token", NotAllowedError,
+     "the node does not take the signature for the wallet's: does something between here and there change requests?"),
+    ("DDO did:op:.* not found|No DDO found|DDO not found|Cannot resolve DID|Asset provided is", AssetNotFoundError,
+     "was it published on a chain that this node follows? What is new is shown after half a minute"),
+    ("Nft not present in the asset", AssetNotFoundError, "was it published on a chain that this node follows?"),
+    ("Cannot find job|Job not found or not running", JobNotFoundError,
+     "is it a job of this node and wallet, and does it run, where its log is asked for?"),
+    ("Invalid C2D Environment", InvalidInputError,
+     "its id changes with the node's configuration: choose one that it offers now"),
+    ("does not accept payments", InvalidInputError,
+     "the environment's fees say in what it is paid on this chain, in the spelling that counts"),
+    ("Not enough \\w+ resources", InvalidInputError, "ask for no more than the environment's maximum"),
+    ("does not support free jobs", InvalidInputError, "choose an environment that is free, or pay for this one"),
+    ("Metadata size", InvalidInputError, "give the job less of it"),
+    ("Cannot find service", InvalidInputError, "does the asset have this service still?"),
+    ("Failed to retrieve algorithm checksums", InvalidInputError,
+     "does the node know the algorithm, can it read its file, and does its container name a checksum?"),
+    ("Unable to decrypt files", InvalidInputError,
+     "only the node that encrypted an asset's files can read them: its service names that one"),
+    ("Cannot find image", InvalidInputError,
+     "is the algorithm's image public, with this tag, and made for the node's architecture?"),
+    ("Unable to extract docker image|cannot be used in compute", InvalidInputError,
+     "does the algorithm's metadata name its container?"),
+    ("Validation error", InvalidInputError,
+     "the node does not say which field: name, author, description and license must be there"),
+    ("Unsupported DDO version", InvalidInputError, "4.1.0 is known to be taken"),
+    ("Missing|Parameter :|Invalid|Cannot read properties", InvalidInputError,
+     "is it a version of Ocean Node that takes other requests than 3.2.0?"),
 )  # fmt: skip
 _WAIT = re.compile(r"Try again in (\d+) seconds")
+_TAGS = re.compile(r"(?s)<head>.*?</head>|<[^>]*>")
 
 
 def error_of(response: httpx.Response, what: str) -> OceanError:
@@ -59,10 +91,13 @@ def error_of(response: httpx.Response, what: str) -> OceanError:
     A node answers 500 for much that trying again cannot help, so its text decides. A bare 500 hides the reason.
     """
     text = said(response)
+    if text.lstrip().startswith("<"):  # a page of the server below the node, or of one before it
+        text = " ".join(_TAGS.sub(" ", text).split())
     url = f"{response.url.scheme}://{response.url.netloc.decode()}{response.url.path}"
     message = f"{what}: {url} answers {response.status_code}: {text}"
-    for pattern, error in _ERRORS:
+    for pattern, error, advice in _ERRORS:
         if re.search(pattern, text):
+            message = f"{message}; {advice}"
             if error is RateLimitedError:
                 # It sends no Retry-After.
                 wait = _WAIT.search(text)
@@ -71,10 +106,13 @@ def error_of(response: httpx.Response, what: str) -> OceanError:
     if response.status_code == 429:
         return RateLimitedError(message)
     if response.status_code >= 500:
-        return ServiceUnavailableError(message)
+        return ServiceUnavailableError(
+            f"{message}; the node hides why: its owner finds it in its log, when it stays so"
+        )
     if response.status_code in (401, 403):
         return NotAllowedError(message)
-    return ServiceAnswerError(message, response.status_code, text)
+    return ServiceAnswerError(f"{message}; is it an Ocean Node's URL, and what is asked for there?",
+                              response.status_code, text)  # fmt: skip
 
 
 def check(response: httpx.Response, what: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d.errors import InvalidInputError
-from airflow_ocean.c2d.jobs import STATUS_COMPLETED, Job, JobPayment, parse_job, select_job
+from airflow_ocean.c2d.jobs import OUTPUT, STATUS_COMPLETED, Job, JobPayment, parse_job, select_job
 from airflow_ocean.c2d.services import JobsAnswer, node_answers
 from airflow_ocean.c2d.services.http import HttpSession, open_async, read_json
 from airflow_ocean.c2d.services.pacing import pace_of
@@ -60,6 +60,8 @@ def read_job(entry: Any) -> NodeJob:
     job = parse_job({**entry, **assets, "jobId": job_id, "agreementId": ""})
     code, label = ended.get("exitCode"), marks.get(LABEL)
     known = {field.name: getattr(job, field.name) for field in fields(Job)} | {
+        # All outputs come as one tar.
+        "results": tuple(replace(file, archive=file.type == OUTPUT) for file in job.results),
         "label": label if isinstance(label, str) else None,
         "payment": _payment(entry),
     }

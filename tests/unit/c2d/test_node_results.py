@@ -1,0 +1,120 @@
+"""The results of jobs that ran on the local network's node, fetched: its archive of outputs becomes single files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from airflow.sdk import ObjectStoragePath
+
+from airflow_ocean.artifacts import check_integrity, open_artifact
+from airflow_ocean.c2d.jobs import Jobs
+from airflow_ocean.c2d.journal import FileJournal
+from airflow_ocean.c2d.results import decode_result
+from airflow_ocean.c2d.services.node import NodeServices
+from airflow_ocean.c2d.wallet import Wallet
+from airflow_ocean.fetching import ResultFetcher
+from include.localnet import accounts
+from include.localnet.contracts import ensure_deployed
+from include.localnet.settings import CHAIN_ID
+from tests.support.anvil import running_anvil
+from tests.support.waiting import wait_until
+from tests.unit.localnet.node_bench import NodeProcess
+from tests.unit.localnet.node_bench import Wallet as Signer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from airflow_ocean.c2d.jobs import Job
+
+SCRIPT = """
+echo begun
+cd /data/outputs
+printf '{"a": 1}' > result.json
+mkdir -p folds/1 folds/empty; echo '[1]' > folds/1/result.json; ln result.json folds/twin
+ln -s /etc/passwd link; mkfifo pipe
+i=0; while [ $i -lt 20000 ]; do echo 0123456789012345678901234567890123456789; i=$((i+1)); done > large.txt
+"""
+CONTAINER = {"entrypoint": "/bin/sh $ALGO", "image": "any", "tag": "v1", "checksum": "sha256:00"}
+
+
+@dataclass
+class World:
+    """A node, and Bob who runs what he likes on it."""
+
+    node: NodeProcess
+    bob: NodeServices
+
+    def run(self, script: str) -> Job:
+        """Run a script to its end."""
+        signer = Signer(accounts.BOB)
+        signer.nonce = time.time_ns() // 10**6  # beyond those of the services, which are of the clock, too
+        body = {
+            **signer.fields("freeStartCompute"),
+            "environment": self.node.environment()["id"],
+            "datasets": [],
+            "algorithm": {"meta": {"rawcode": script, "container": CONTAINER}},
+        }
+        response = self.node.http.post("/api/services/freeCompute", json=body)
+        assert response.status_code == 200, response.text
+        job_id: str = response.json()[0]["jobId"]
+        wait_until(lambda: self.bob.job(job_id).is_finished, "the job is over", 120)
+        return self.bob.job(job_id)
+
+    def fetch(self, job: Job, folder: Path) -> ResultFetcher:
+        """Return a fetcher of a job's results."""
+        jobs = Jobs(cast("Any", lambda *_: self.bob), FileJournal(folder / "journal"), cast("Any", None))
+        kept = ObjectStoragePath(f"file://{folder}/kept")
+        return ResultFetcher(jobs, job, kept, FileJournal(folder / "journal"), 2_000_000, 100)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    home: Path = tmp_path_factory.mktemp("node")
+    with running_anvil(home / "chain") as chain:
+        address_file = home / "address.json"
+        ensure_deployed(chain, address_file)
+        node = NodeProcess(home / "node", chain.rpc_url, address_file)
+        try:
+            node.start()
+            wallet = Wallet(accounts.BOB.private_key)
+            yield World(node, NodeServices(cast("Any", None), wallet, CHAIN_ID, node.url))
+        finally:
+            node.stop()
+            node.http.close()
+
+
+def test_outputs_become_artifacts_and_can_be_decoded(world: World, tmp_path: Path) -> None:
+    job = world.run(SCRIPT)
+    assert job.succeeded, job.describe()
+    fetcher = world.fetch(job, tmp_path)
+    artifacts = fetcher.fetch(job.results)
+    outputs = {artifact.name: artifact for artifact in artifacts if artifact.type == "output"}
+    assert set(outputs) == {"result.json", "folds/1/result.json", "folds/twin", "large.txt"}
+    assert outputs["large.txt"].size == 20_000 * 41
+    assert set(fetcher.left_out) == {"link", "pipe"}
+    for artifact in artifacts:
+        check_integrity(artifact)
+    for name, value in (("result.json", {"a": 1}), ("folds/1/result.json", [1]), ("folds/twin", {"a": 1})):
+        with open_artifact(outputs[name].uri) as stream:
+            assert decode_result(stream, name).value == value
+    names = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert len(names) == len(artifacts)
+
+    # What is there is not fetched again, by another process either.
+    large = outputs["large.txt"].uri.removeprefix("file://")
+    with open(large, "w") as file:
+        file.write("damaged")
+    assert world.fetch(job, tmp_path).fetch(job.results) == artifacts
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == names
+    check_integrity(outputs["large.txt"])
+
+
+def test_a_job_without_outputs_has_an_archive_without_files(world: World, tmp_path: Path) -> None:
+    job = world.run("echo nothing to say")
+    assert job.succeeded
+    artifacts = world.fetch(job, tmp_path).fetch(job.results)
+    assert {artifact.type for artifact in artifacts} == {"imageLog", "configurationLog", "algorithmLog"}
