@@ -64,6 +64,15 @@ PARAMS = {
         section="Withdrawal",
         description_md="The token's address. Empty: each that the wallet has in the escrow.",
     ),
+    "escrow": Param(
+        None,
+        type=["string", "null"],
+        pattern="^(0x[0-9a-fA-F]{40})?$",
+        title="Contract",
+        section="Withdrawal",
+        description_md="The escrow's address, as `payment` in the XCom `order` of the payment says. Empty: the one that is "
+        "listed for the network; a node may be built for an earlier one.",
+    ),
 }
 
 with DAG(
@@ -88,6 +97,7 @@ with DAG(
         trigger_rule="none_failed",
         token="{{ params.token }}",
         amount="{{ params.amount }}",
+        escrow="{{ params.escrow }}",
     )
 
     settle >> withdraw

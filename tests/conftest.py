@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from tests.support.docker_engine import Engine, Image
 
+# The generation of services that the tests run against: those with the mark ``both_stacks`` may run on ``node``, too.
+STACK = os.environ.get("OCEAN_TEST_STACK", "provider")
+
 # Requests to loopback must not be sent to the proxy that a developer's machine may have.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
@@ -49,7 +52,7 @@ def localnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettin
     if configured:
         yield _developers_network(Path(configured).expanduser().resolve())
         return
-    settings = NetworkSettings(tmp_path_factory.mktemp("localnet"), choose_ports(0))
+    settings = NetworkSettings(tmp_path_factory.mktemp("localnet"), choose_ports(0), stack=STACK)
     try:
         network.up(settings)
         yield settings

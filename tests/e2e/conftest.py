@@ -11,6 +11,7 @@ import pytest
 from include.localnet import network
 from include.localnet.cli import exports
 from include.localnet.settings import NetworkSettings, choose_ports
+from tests.conftest import STACK
 from tests.support.airflow import PROJECT, migrate_database, prepare_airflow_home
 
 prepare_airflow_home()
@@ -91,7 +92,7 @@ def world(airflow_home: Path, localnet: NetworkSettings) -> Iterator[World]:
 @pytest.fixture(scope="session")
 def mortal_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettings]:
     """A local network of its own, whose parts may be killed."""
-    settings = NetworkSettings(tmp_path_factory.mktemp("mortal-localnet"), choose_ports(0))
+    settings = NetworkSettings(tmp_path_factory.mktemp("mortal-localnet"), choose_ports(0), stack=STACK)
     try:
         network.up(settings)
         yield settings

@@ -13,6 +13,7 @@ import pytest
 
 from include.localnet import accounts
 from include.localnet.ethereum import Chain
+from tests.conftest import STACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from include.localnet.settings import NetworkSettings
     from tests.e2e.conftest import FinishedRun
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks]
 
 DID = re.compile(r"did:op:[0-9a-f]{64}")
 TRANSACTION = re.compile(r"0x[0-9a-f]{64}")
@@ -40,7 +41,9 @@ def path_of(uri: str) -> Path:
 def ddo_of(did: str, network: NetworkSettings) -> dict:
     answer = httpx.get(f"{network.metadata_cache_url}/api/aquarius/assets/ddo/{did}", trust_env=False)
     assert answer.status_code == 200, answer.text
-    return answer.json()
+    ddo = answer.json()
+    # An Ocean Node has what the chain tells in a part of its own.
+    return ddo | ddo.get("indexedMetadata", {})
 
 
 def jobs_of_bob(network: NetworkSettings) -> dict[str, dict]:
@@ -63,13 +66,23 @@ def module_artifacts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(module_artifacts: Path, run_dag: Callable[..., FinishedRun]) -> FinishedRun:
+    # The free part of an Ocean Node's environment takes no orders: `test_the_free_part…` runs there.
+    paid = {"environment": paid_environment(), "duration": 120} if STACK == "node" else {}
     return run_dag(
         "ocean_c2d",
         dataset_name="Branin of the test",
         dataset_offer="fixed_rate",
         dataset_price="2.5",
         custom_data={"seed": 3},
+        **paid,
     )
+
+
+def paid_environment() -> str:
+    from airflow_ocean.hooks import OceanHook
+
+    with OceanHook("ocean_bob").get_client() as client:
+        return next(found.id for found in client.orders.environments() if not found.is_free)
 
 
 def test_every_task_succeeds_at_its_first_try(run):
@@ -171,13 +184,54 @@ def test_every_transaction_is_mined_and_the_datatokens_are_spent(run, localnet):
 
 
 def test_the_job_is_finished_and_there_is_one(run, localnet):
-    orders = run.xcoms["pay_for_compute"]["return_value"]
-    jobs = [job for job in jobs_of_bob(localnet).values() if job["agreementId"] in orders]
+    started = run.xcoms["start_compute"]["return_value"]
+    if STACK == "node":
+        dids = [run.xcoms["publish_dataset"]["return_value"]]
+        jobs = [
+            job for job in jobs_of_bob(localnet).values() if (job["metadata"] or {}).get("datasets") == dids
+        ]
+    else:
+        orders = run.xcoms["pay_for_compute"]["return_value"]
+        jobs = [job for job in jobs_of_bob(localnet).values() if job["agreementId"] in orders]
     (job,) = jobs
-    assert job["jobId"] == run.xcoms["start_compute"]["return_value"]
-    assert int(job["status"]) == 70
+    # Only the answer to its start has the node's cluster before the id.
+    assert job["jobId"] == started.rpartition("-")[2]
+    assert int(job["status"]) in (70, 71)
     assert job["dateFinished"]
-    assert job["statusText"] == run.xcoms["wait_for_compute"]["status"]
+    assert run.xcoms["wait_for_compute"]["status"] in (job["statusText"], "Job settling")
+
+
+@pytest.mark.skipif(STACK != "node", reason="only an Ocean Node is paid through the escrow")
+def test_what_the_escrow_locks_is_told_and_settled(run, run_dag):
+    from airflow_ocean.hooks import OceanHook
+
+    cost = run.xcoms["pay_for_compute"]["cost"]
+    (token,) = cost["locked"]
+    assert cost["locked"][token] == cost["deposited"][token] == str(2 * 10**18)
+    assert int(run.xcoms["approve_spending"]["quote"]["totals"][token]) == 2 * 10**18
+    manifest = run.xcoms["fetch_and_plot.fetch_results"]["manifest"]
+    job_id = run.xcoms["start_compute"]["return_value"]
+    settled = run_dag("ocean_escrow", job_id=job_id, manifest=manifest, amount="all")
+    assert set(settled.states.values()) == {"success"}, settled.states
+    assert settled.xcoms["settle"]["return_value"] == {token: str(10**18)}
+    final = json.loads(path_of(manifest).read_text())["cost"]
+    assert final == settled.xcoms["settle"]["cost"]
+    assert (final["locked"], final["claimed"]) == ({}, {token: str(10**18)})
+    assert settled.xcoms["withdraw"]["return_value"] == {token: str(10**18)}
+    with OceanHook("ocean_bob").get_client() as client:
+        funds = client.escrow.funds(client.contract_address("Escrow"), token)
+    assert (funds.available, funds.locked) == (0, 0)
+
+
+@pytest.mark.skipif(
+    STACK != "node", reason="only an Ocean Node's environments have a free part without orders"
+)
+def test_the_free_part_needs_no_order(module_artifacts, run_dag):
+    run = run_dag("ocean_c2d")
+    assert run.states.pop("rehearse_algorithm") == "skipped"
+    assert set(run.states.values()) == {"success"}, run.states
+    assert run.xcoms["pay_for_compute"]["return_value"] == []
+    assert run.xcoms["pay_for_compute"]["cost"]["transactions"] == []
 
 
 def test_the_artifacts_are_what_the_manifest_says(run, module_artifacts):
@@ -189,7 +243,8 @@ def test_the_artifacts_are_what_the_manifest_says(run, module_artifacts):
     assert manifest["dataset_dids"] == [run.xcoms["publish_dataset"]["return_value"]]
     assert manifest["algorithm_did"] == run.xcoms["publish_algorithm"]["return_value"]
     assert [file["uri"] for file in manifest["files"]] == fetched["return_value"]
-    assert manifest["cost"] == run.xcoms["pay_for_compute"]["cost"]
+    if STACK != "node":  # where it is brought up to date when the job is settled
+        assert manifest["cost"] == run.xcoms["pay_for_compute"]["cost"]
     assert {file["type"] for file in manifest["files"]} >= {"output", "algorithmLog"}
     for file in manifest["files"]:
         content = path_of(file["uri"]).read_bytes()

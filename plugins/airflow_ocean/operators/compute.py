@@ -170,7 +170,8 @@ class OceanPayForComputeOperator(OceanStepOperator):
 class OceanStartComputeOperator(OceanStepOperator):
     """Start a compute job on a paid order.
 
-    Returns the job id; pushes ``provider_url`` and ``consumer_address``, with which anybody may ask how the job is.
+    Returns the job id; pushes ``provider_url`` and ``consumer_address``, with which anybody may ask how the job is. Where
+    another job has been paid out of the deposit in the escrow meanwhile, it is filled up, and ``cost`` pushed.
 
     :param order: (templated) what :class:`OceanPayForComputeOperator` pushed as ``order``
     :param custom_data: (templated) parameters for the algorithm, a JSON object or its text; it finds them in
@@ -225,6 +226,8 @@ class OceanStartComputeOperator(OceanStepOperator):
             with self.client(context) as client:
                 job = client.jobs.start(order, custom_data, variables)
                 consumer_address = client.address
+                if client.transactions.mined:  # what filled up a deposit that another job was paid out of
+                    self.push_cost(context, client)
         except OrderInUseError as error:
             if self.wait_for_order:
                 defer_until_free(self, context, error, order_wait, "go_on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 import time
@@ -17,6 +18,7 @@ from airflow_ocean.c2d.errors import (
     JobNotFoundError,
     NotAllowedError,
 )
+from airflow_ocean.c2d.polling import waiting
 from airflow_ocean.c2d.services import (
     AssetInput,
     JobRequest,
@@ -29,6 +31,7 @@ from airflow_ocean.c2d.services import (
 )
 from airflow_ocean.c2d.services.node import NodeServices
 from airflow_ocean.c2d.services.node_signing import signing_nonce
+from airflow_ocean.c2d.waits import Trouble
 from airflow_ocean.c2d.wallet import Wallet
 from include.localnet import accounts
 from include.localnet.contracts import ensure_deployed
@@ -54,8 +57,9 @@ OCEANS = 20 * 10**18
 class World:
     """A node on a chain, Alice's published assets, and Bob's services."""
 
-    def __init__(self, node: NodeProcess, publisher: Publisher, files: str, folder: Path) -> None:
-        self.node, self.publisher, self.files, self.folder = node, publisher, files, folder
+    def __init__(self, node: NodeProcess, publisher: Publisher, files: str, home: Path) -> None:
+        self.node, self.publisher, self.files, self.home = node, publisher, files, home
+        self.folder = home / "files"
         self.alice = self.services(accounts.ALICE)
         self.bob = self.services(accounts.BOB)
         self.algorithm = self.publish("script.sh", type="algorithm", algorithm={
@@ -136,7 +140,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         node = NodeProcess(home / "node", chain.rpc_url, address_file, PAYMENT_CLAIM_INTERVAL="1")
         try:
             node.start()
-            yield World(node, Publisher(chain, addresses), files, folder)
+            yield World(node, Publisher(chain, addresses), files, home)
         finally:
             node.stop()
             node.http.close()
@@ -276,3 +280,35 @@ def test_no_nonce_meets_the_nodes_signature_bug(monkeypatch: pytest.MonkeyPatch)
     upcoming = iter([unlucky, unlucky + 1, unlucky + 2, unlucky + 3])
     monkeypatch.setattr(Wallet, "next_nonce", lambda _wallet: next(upcoming))
     assert signing_nonce(wallet, "encrypt") > unlucky
+
+
+async def test_any_number_of_waits_stays_below_a_nodes_limit(world: World) -> None:
+    free = next(e for e in world.bob.environments() if e.is_free)
+    (world.folder / "seconds").write_text("25")
+    request = JobRequest([world.data, world.pause], world.algorithm, free.id, JobTerms(60))
+    jobs = [world.bob.start(request).id for _ in range(3)]
+    world.node.stop()
+    # The same node, as it is configured where nobody has changed that.
+    stock = NodeProcess(
+        world.home / "node",
+        world.publisher.chain.rpc_url,
+        world.home / "address.json",
+        MAX_REQ_PER_MINUTE="30",
+    )
+    stock.start()
+
+    async def watch(job_id: str) -> list[Any]:
+        told: list[Any] = []
+        deadline = time.time() + 300
+        with waiting(stock.url, accounts.BOB.address, job_id, interval=1, deadline=deadline) as wait:
+            while not told or not told[-1].is_finished:
+                told.append(await wait.news())
+                assert not isinstance(told[-1], Trouble), told[-1].error
+        return told
+
+    try:
+        for told in await asyncio.gather(*(watch(job_id) for job_id in jobs * 30)):
+            assert told[-1].succeeded
+    finally:
+        stock.stop()
+        stock.http.close()
