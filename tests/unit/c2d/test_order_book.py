@@ -136,6 +136,8 @@ def test_a_run_pays_once_then_nothing_then_a_renewal(runs: Runs, dataset: str, q
         "gas_used": 0,
         "gas_fee_wei": "0",
         "transactions": [],
+        "deposited": {},
+        "locked": {},
     }
 
 

@@ -333,7 +333,7 @@ def test_parallel_processes_share_a_wallet_and_its_blocks(network: Network, node
     try:
         for worker in workers:
             worker.start()
-        hashes = {results.get(timeout=60) for _ in workers}
+        hashes = {results.get(timeout=300) for _ in workers}
         for worker in workers:
             worker.join()
     finally:
