@@ -273,6 +273,8 @@ BAD_VALUES = [
     (OceanFetchResultsOperator, {"artifact_base": "floppy://b"}, "floppy"),
     (OceanFetchResultsOperator, {"max_bytes": 0}, "max_bytes"),
     (OceanFetchResultsOperator, {"max_bytes": "1 GB"}, "max_bytes"),
+    (OceanFetchResultsOperator, {"max_files": 0}, "max_files"),
+    (OceanFetchResultsOperator, {"max_files": "many"}, "max_files"),
     (OceanPlotOperator, {"render": "no_such_module:draw"}, "render"),
     (OceanPlotOperator, {"render": "math:no_such_function"}, "render"),
     (OceanPlotOperator, {"render": "math:pi"}, "render"),
