@@ -136,8 +136,11 @@ class OceanFetchResultsOperator(OceanBaseOperator):
         return wanted
 
     def _no_output(self, fetcher: ResultFetcher) -> str:
+        from airflow_ocean.c2d.result_errors import shown
+
         job, left_out = fetcher.job, fetcher.left_out
-        found = f"; what is there is no plain file: {left_out[:20]}" if left_out else ""
+        names = ", ".join(shown(name) for name in left_out[:20])
+        found = f"; what is there is no plain file: {names}" if left_out else ""
         log = fetcher.jobs.log_tail(job, fetcher.provider_url)
         return f"job {job.id} ended well, but its algorithm wrote nothing to /data/outputs{found}; " + (
             f"the end of its log:\n{log}" if log else "it left no log"

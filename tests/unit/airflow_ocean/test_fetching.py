@@ -266,7 +266,7 @@ def test_the_only_file_is_drawn_without_naming_it(world, operators, context):
     [
         ({}, [], "wrote nothing to /data/outputs; the end of its log:\nlog"),
         ({"empty": b""}, [], "wrote nothing"),
-        ({}, [("result", tarfile.SYMTYPE, "/etc/passwd")], "no plain file: .'result'."),
+        ({}, [("result", tarfile.SYMTYPE, "/etc/passwd")], "no plain file: 'result'; the end"),
     ],
     ids=["nothing", "empty file", "link"],
 )

@@ -1,21 +1,25 @@
-"""The results of jobs that ran on the local network's node, fetched: its archive of outputs becomes single files."""
+"""The results of jobs that ran on the local network's node, fetched and drawn: its archive becomes single files."""
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import pytest
 from airflow.sdk import ObjectStoragePath
 
-from airflow_ocean.artifacts import check_integrity, open_artifact
+from airflow_ocean.artifacts import Manifest, check_integrity, open_artifact
+from airflow_ocean.c2d.errors import JobFailedError
 from airflow_ocean.c2d.jobs import Jobs
 from airflow_ocean.c2d.journal import FileJournal
 from airflow_ocean.c2d.results import decode_result
 from airflow_ocean.c2d.services.node import NodeServices
 from airflow_ocean.c2d.wallet import Wallet
 from airflow_ocean.fetching import ResultFetcher
+from airflow_ocean.operators.plots import OceanPlotOperator
+from airflow_ocean.operators.results import OceanFetchResultsOperator
 from include.localnet import accounts
 from include.localnet.contracts import ensure_deployed
 from include.localnet.settings import CHAIN_ID
@@ -25,7 +29,7 @@ from tests.unit.localnet.node_bench import NodeProcess
 from tests.unit.localnet.node_bench import Wallet as Signer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from airflow_ocean.c2d.jobs import Job
@@ -47,6 +51,8 @@ class World:
 
     node: NodeProcess
     bob: NodeServices
+    rpc_url: str
+    address_file: Path
 
     def run(self, script: str) -> Job:
         """Run a script to its end."""
@@ -81,7 +87,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         try:
             node.start()
             wallet = Wallet(accounts.BOB.private_key)
-            yield World(node, NodeServices(cast("Any", None), wallet, CHAIN_ID, node.url))
+            bob = NodeServices(cast("Any", None), wallet, CHAIN_ID, node.url)
+            yield World(node, bob, chain.rpc_url, address_file)
         finally:
             node.stop()
             node.http.close()
@@ -113,8 +120,43 @@ def test_outputs_become_artifacts_and_can_be_decoded(world: World, tmp_path: Pat
     check_integrity(outputs["large.txt"])
 
 
-def test_a_job_without_outputs_has_an_archive_without_files(world: World, tmp_path: Path) -> None:
-    job = world.run("echo nothing to say")
+def draw(value: Any, stream: IO[bytes]) -> None:
+    """Draw a result: what stands for it is what can be compared."""
+    stream.write(json.dumps(value).encode())
+
+
+@pytest.fixture
+def bob(world: World, connection: Callable[..., str]) -> str:
+    """Bob's connection."""
+    extra = {"provider_url": world.node.url, "address_file": str(world.address_file)}
+    return connection(extra, host=world.rpc_url, password=accounts.BOB.private_key)
+
+
+def test_the_operators_fetch_and_draw(
+    world: World, bob: str, context: dict[str, Any], tmp_path: Path
+) -> None:
+    job = world.run(SCRIPT)
+    common: dict[str, Any] = {"task_id": "t", "ocean_conn_id": bob, "artifact_base": str(tmp_path)}
+    uris = OceanFetchResultsOperator(job_id=job.id, **common).execute(context)
+    manifest = context["ti"].xcoms["manifest"]
+    assert uris == [file.uri for file in Manifest.read(manifest).files]
+    plot = OceanPlotOperator(
+        manifest=manifest, render=f"{__name__}:draw", result_name="folds/1/result.json", **common
+    ).execute(context)
+    with open_artifact(plot) as stream:
+        assert json.loads(stream.read()) == [1]
+
+
+def test_a_job_that_wrote_nothing_has_failed(
+    world: World, bob: str, context: dict[str, Any], tmp_path: Path
+) -> None:
+    job = world.run("echo nothing to say; ln -s /etc/passwd /data/outputs/link")
     assert job.succeeded
-    artifacts = world.fetch(job, tmp_path).fetch(job.results)
-    assert {artifact.type for artifact in artifacts} == {"imageLog", "configurationLog", "algorithmLog"}
+    fetch = OceanFetchResultsOperator(
+        task_id="t", job_id=job.id, ocean_conn_id=bob, artifact_base=str(tmp_path)
+    )
+    with pytest.raises(
+        JobFailedError, match=r"wrote nothing to /data/outputs; .*'link'.*\nnothing to say"
+    ) as raised:
+        fetch.execute(context)
+    assert job.id in str(raised.value)
