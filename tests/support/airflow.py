@@ -59,6 +59,9 @@ class RecordedInstance:
         """Keep a value, which must be JSON."""
         self.xcoms[key] = json.loads(json.dumps(value))
 
+    def get_first_reschedule_date(self, _context: Any) -> None:
+        """Say that the task was not rescheduled yet."""
+
     def xcom_pull(self, *, key: str, task_ids: str, map_indexes: int) -> Any:
         """Return one of its own values."""
         assert (task_ids, map_indexes) == (self.task_id, self.map_index)

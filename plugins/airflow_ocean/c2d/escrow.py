@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import InsufficientFundsError
+from airflow_ocean.c2d.errors import InsufficientFundsError, InvalidInputError
 from airflow_ocean.c2d.receipts import claimed_amounts
 from airflow_ocean.c2d.units import parse_address
 from airflow_ocean.c2d.wallet import machine_lock
@@ -107,6 +107,7 @@ class Escrow:
         datatokens, transactions = self._client.datatokens, self._client.transactions
         contract, token = self._contract(payment.escrow), _address(payment.token)
         self._client.limit.check_tokens(purpose, {token: payment.amount}, datatokens.decimals)
+        self._tell_unlisted(payment.escrow)
         deposits, authorizations = self.steps(purpose)
         missing = self.missing(payment)
         if missing:
@@ -132,6 +133,16 @@ class Escrow:
                     allowed.locks + 1,
                     tx,
                 )
+
+    def _tell_unlisted(self, escrow: str) -> None:
+        with contextlib.suppress(InvalidInputError):  # none is listed
+            listed = self._client.contract_address("Escrow")
+            if listed != escrow:
+                logger.warning(
+                    "The node is paid through the escrow %s; the one that is listed for chain %d is %s. A node may be built "
+                    "for an earlier one; the payment is at risk only where the node itself is not to be trusted",
+                    escrow, self._client.chain_id, listed,
+                )  # fmt: skip
 
     def steps(self, purpose: str) -> tuple[list[MinedTransaction], list[MinedTransaction]]:
         """Bring the deposits and authorizations that earlier attempts sent for a purpose to their end."""

@@ -91,11 +91,12 @@ class OceanSettlementSensor(BaseSensorOperator):
         job_id = parameters.optional_text("job_id", self.job_id)
         if job_id is None:
             raise AirflowSkipException("no job is named, so there is none to wait for")
+        provider_url = parameters.optional_url("provider_url", self.provider_url)
         uri = parameters.optional_text("manifest", self.manifest)
         manifest = Manifest.read(uri) if uri else None
         cost = parameters.json_object("cost", self.cost) or (manifest.cost if manifest else None) or {}
         with OceanHook(self.ocean_conn_id).get_client() as client:
-            job = client.jobs.get(job_id, parameters.optional_text("provider_url", self.provider_url))
+            job = client.jobs.get(job_id, provider_url)
             claimed = client.escrow.claimed(job)
         if job.payment is None:
             self.log.info("%s was not paid through the escrow", job.id)
@@ -137,8 +138,12 @@ class OceanWithdrawFromEscrowOperator(OceanStepOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Look, and withdraw."""
+        from airflow_ocean.c2d.units import parse_units
+
         token = parameters.optional_address("token", self.token)
         amount = parameters.text("amount", self.amount)
+        if amount != ALL:
+            parse_units(amount, "amount")
         with self.client(context) as client:
             escrow = parameters.optional_address("escrow", self.escrow) or client.contract_address("Escrow")
             tokens = [token] if token else client.escrow.tokens(escrow)

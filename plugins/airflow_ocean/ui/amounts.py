@@ -39,13 +39,15 @@ class Token:
 class Cost:
     """What tasks took from their wallets.
 
-    :param tokens: token address → amount in its smallest unit
+    :param tokens: token address → amount in its smallest unit, what was claimed of the escrow included
     :param gas_fee: wei
+    :param locked: token address → the most that may still be claimed of the escrow
     """
 
     tokens: dict[str, int] = field(default_factory=dict)
     gas_fee: int = 0
     gas_used: int = 0
+    locked: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, value: Any) -> Cost:
@@ -53,23 +55,21 @@ class Cost:
         cost = cls()
         if not isinstance(value, dict):
             return cost
-        tokens = value.get("tokens")
-        for address, amount in (tokens if isinstance(tokens, dict) else {}).items():
-            if (units := whole_number(amount)) is not None:
-                cost.tokens[str(address)] = units
+        cost.tokens = _added(_units(value.get("tokens")), _units(value.get("claimed")))
+        cost.locked = _units(value.get("locked"))
         cost.gas_fee = whole_number(value.get("gas_fee_wei")) or 0
         cost.gas_used = whole_number(value.get("gas_used")) or 0
         return cost
 
     def add(self, other: Cost) -> None:
         """Add another cost to this one."""
-        for address, units in other.tokens.items():
-            self.tokens[address] = self.tokens.get(address, 0) + units
+        self.tokens = _added(self.tokens, other.tokens)
+        self.locked = _added(self.locked, other.locked)
         self.gas_fee += other.gas_fee
         self.gas_used += other.gas_used
 
     def __bool__(self) -> bool:
-        return bool(self.tokens or self.gas_fee)
+        return bool(self.tokens or self.locked or self.gas_fee)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,10 @@ class Tokens:
     def lines(self, cost: Cost) -> list[PaidToken]:
         """Give a cost token by token."""
         return [self._line(self[address], units) for address, units in cost.tokens.items()]
+
+    def locked(self, cost: Cost) -> list[PaidToken]:
+        """Give what is locked in the escrow token by token."""
+        return [self._line(self[address], units) for address, units in cost.locked.items()]
 
     def summary(self, cost: Cost) -> list[PaidToken]:
         """Give a cost in few lines: datatokens of all assets together, as each is one use of an asset."""
@@ -180,6 +184,16 @@ def total(costs: Iterable[Cost]) -> Cost:
     for cost in costs:
         result.add(cost)
     return result
+
+
+def _units(amounts: Any) -> dict[str, int]:
+    """Read amounts by token address; what is not as expected is left out."""
+    found = {str(k): whole_number(v) for k, v in (amounts if isinstance(amounts, dict) else {}).items()}
+    return {address: units for address, units in found.items() if units is not None}
+
+
+def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return one | {address: one.get(address, 0) + units for address, units in other.items()}
 
 
 def _text(value: Any) -> str | None:

@@ -19,7 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from airflow_ocean.artifacts import artifact_chunks
 from airflow_ocean.ui import failures
 from airflow_ocean.ui.downloads import Files, NotServedError, artifact_bases
-from airflow_ocean.ui.live import look_at
+from airflow_ocean.ui.live import ask_provider
 from airflow_ocean.ui.overview import Filters, look
 from airflow_ocean.ui.pages import Pages, attachment
 from airflow_ocean.ui.records import RunRecord, TaskRecord, load_run
@@ -119,7 +119,7 @@ def may_read_logs(user: GetUserDep, dag_id: str) -> bool:
 async def story(record: Annotated[RunRecord, Depends(existing_run)]) -> Story:
     """Return the run's story, with the state and the log of its running jobs."""
     told = tell(record)
-    await asyncio.gather(*(look_at(job) for job in told.jobs_to_ask))
+    await asyncio.gather(*(ask_provider(job) for job in told.jobs_to_ask))
     return told
 
 

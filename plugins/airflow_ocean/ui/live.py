@@ -1,4 +1,4 @@
-"""How running jobs stand, which the Provider tells without a key, and what they have logged until now."""
+"""How running jobs stand, which the Provider tells without a key."""
 
 from __future__ import annotations
 
@@ -13,21 +13,6 @@ if TYPE_CHECKING:
 
 # A page does not wait longer for a Provider, in seconds.
 _PATIENCE = 3.0
-
-
-async def look_at(job: ComputeJob) -> None:
-    """Note in a job how its Provider says it stands, or that the Provider does not say, and what it logs while it runs."""
-    await ask_provider(job)
-    if job.is_running:
-        job.running_log = await running_log_tail(job)
-
-
-async def running_log_tail(job: ComputeJob) -> str | None:
-    """Return the end of what a running job has logged until now, None when its service gives it only after the end.
-
-    That is what every Provider does.
-    """
-    return None
 
 
 async def ask_provider(job: ComputeJob) -> None:

@@ -36,6 +36,7 @@ KEYS = (
     "consumer_address",
     "status",
     "states",
+    "log_tail",
     "duration",
     "deadline",
     "manifest",

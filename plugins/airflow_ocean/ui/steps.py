@@ -56,6 +56,14 @@ _STEPS = {
     ),
     START: ("Start the job", "handing the paid order to the Provider"),
     WAIT: ("Wait for the job", "looking at the job from time to time"),
+    "OceanSettlementSensor": (
+        "Settle the payment",
+        "looking whether the node has claimed what the job cost",
+    ),
+    "OceanWithdrawFromEscrowOperator": (
+        "Withdraw from the escrow",
+        "looking what is free there, and taking it out",
+    ),
     "OceanStopComputeOperator": ("Stop the job", "asking the Provider for the job's end"),
     FETCH: ("Fetch the results", "streaming the job's results to the artifact base"),
     PLOT: ("Draw the plot", "drawing the result"),

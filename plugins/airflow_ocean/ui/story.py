@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_ocean.running_log import LOG_TAIL_KEY
 from airflow_ocean.ui import steps
 from airflow_ocean.ui.amounts import Cost, Tokens, asset_entries, objects, total, whole_number
 from airflow_ocean.ui.records import RETURN_VALUE
@@ -81,7 +82,6 @@ class ComputeJob:
     :param start: the task that started it
     :param waits: the tasks that wait for it
     :param live: how the Provider says it stands, asked while it runs
-    :param running_log: the end of what it has logged until now, None when the Provider does not give that
     """
 
     id: str
@@ -91,12 +91,18 @@ class ComputeJob:
     waits: list[TaskRecord] = field(default_factory=list)
     live: Job | None = None
     unreachable: str = ""
-    running_log: str | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether the Provider says that it runs."""
         return self.live is not None and not self.live.is_finished
+
+    @property
+    def running_log(self) -> str | None:
+        """The end of what it has logged until now, None when its service does not give that before the job's end."""
+        if not self.is_running:
+            return None
+        return next((text for task in self.waits if (text := task.text(LOG_TAIL_KEY)) is not None), None)
 
     @property
     def is_over(self) -> bool:

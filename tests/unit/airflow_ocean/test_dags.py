@@ -22,7 +22,7 @@ def dagbag():
 
 def test_dags_parse(dagbag):
     assert dagbag.import_errors == {}
-    assert dagbag.dags.keys() == {*PAYING, "ocean_algorithm_rehearsal"}
+    assert dagbag.dags.keys() == {*PAYING, "ocean_algorithm_rehearsal", "ocean_escrow"}
 
 
 def test_every_dag_says_what_it_is_and_every_task_retries(dagbag):

@@ -30,6 +30,7 @@ from airflow_ocean.operators.compute import (
     OceanStopComputeOperator,
 )
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
+from airflow_ocean.operators.escrow import OceanSettlementSensor, OceanWithdrawFromEscrowOperator
 from airflow_ocean.operators.plots import OceanPlotOperator, OceanPlotSeveralOperator
 from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
 from airflow_ocean.operators.results import OceanFetchResultsOperator
@@ -76,6 +77,8 @@ OPERATORS = {
         "sample_data": ["data.csv"],
     },
     OceanComputeSensor: {"job_id": "job-1"},
+    OceanSettlementSensor: {"job_id": "job-1"},
+    OceanWithdrawFromEscrowOperator: {"amount": "all"},
     OceanApproveSpendingOperator: {"dataset_dids": [DID], "algorithm_did": OTHER_DID},
 }
 ALL = pytest.mark.parametrize(
@@ -309,6 +312,16 @@ BAD_VALUES = [
     (OceanComputeSensor, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
     (OceanComputeSensor, {"deferrable": "perhaps"}, "deferrable"),
     (OceanComputeSensor, {"stop_on_kill": "perhaps"}, "stop_on_kill"),
+    (OceanComputeSensor, {"show_log": "perhaps"}, "show_log"),
+    (OceanSettlementSensor, {"job_id": 5}, "job_id"),
+    (OceanSettlementSensor, {"provider_url": "127.0.0.1:8001"}, "provider_url"),
+    (OceanSettlementSensor, {"cost": "[1"}, "cost"),
+    (OceanSettlementSensor, {"manifest": "file:///none"}, "file:///none"),
+    (OceanWithdrawFromEscrowOperator, {"token": "OCEAN"}, "token"),
+    (OceanWithdrawFromEscrowOperator, {"amount": "much"}, "amount"),
+    (OceanWithdrawFromEscrowOperator, {"escrow": "0x1"}, "escrow"),
+    (OceanWithdrawFromEscrowOperator, {"max_cost": "cheap"}, "max_cost"),
+    (OceanWithdrawFromEscrowOperator, {"force_new": "perhaps"}, "force_new"),
     (OceanRehearseAlgorithmOperator, {"image": ""}, "image"),
     (OceanRehearseAlgorithmOperator, {"tag": None}, "tag"),
     (OceanRehearseAlgorithmOperator, {"checksum": "sha256:1"}, "checksum"),
@@ -387,6 +400,8 @@ _OF_AIRFLOW = {
     "retry_delay",
     "retry_policy",
     "poke_interval",
+    "timeout",
+    "mode",
     "ignore_downstream_trigger_rules",
     "subject",
 }

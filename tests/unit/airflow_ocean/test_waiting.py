@@ -164,6 +164,7 @@ def test_the_sensor_defers_with_all_that_the_trigger_needs(connection, context, 
         "provider_url": scripted_provider.url,
         # The connection's wallet.
         "consumer_address": OWNER,
+        "show_log": True,
         "poll_interval": 0.01,
         "ocean_conn_id": CONN_ID,
         "stop_on_kill": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 
 from airflow_ocean.c2d.cache import cached
@@ -12,6 +13,7 @@ from airflow_ocean.c2d.services.http import HttpSession, read_json, shown_url
 NODE_SOFTWARE = "Ocean-Node"
 # How long a service's own description may be kept, seconds: it changes with a release.
 ROOT_TTL = 600.0
+_CLUSTER = re.compile(r"0x[0-9a-fA-F]+-")
 
 
 def root_of(url: str) -> dict[str, Any]:
@@ -47,8 +49,8 @@ def describes_node(root: dict[str, Any]) -> bool:
 
 
 def is_node_job(job_id: str) -> bool:
-    """Say whether a job runs on an Ocean Node: its id, as starting it returned it, begins with the cluster and a dash.
+    """Say whether a job runs on an Ocean Node: its id, as starting it returned it, begins with the cluster's hash and a dash.
 
     A Provider's id is 32 hexadecimal digits.
     """
-    return "-" in job_id
+    return _CLUSTER.match(job_id) is not None

@@ -44,6 +44,19 @@ def test_costs_add_up() -> None:
     assert not Cost()
 
 
+def test_what_is_locked_is_told_apart_until_it_is_claimed() -> None:
+    tokens = Tokens()
+    tokens.learn({"tokens": {FEE_TOKEN: {"symbol": "OCEAN", "decimals": 18}}})
+    before = Cost.parse({"tokens": {}, "locked": {FEE_TOKEN: str(2 * 10**18)}, "gas_fee_wei": "0"})
+    assert before
+    assert tokens.lines(before) == []
+    assert [(line.amount, line.unit) for line in tokens.locked(before)] == [("2", "OCEAN")]
+    after = Cost.parse({"tokens": {}, "locked": {}, "claimed": {FEE_TOKEN: str(10**18)}})
+    assert [(line.amount, line.unit) for line in tokens.lines(after)] == [("1", "OCEAN")]
+    assert tokens.locked(after) == []
+    assert total([before, before]).locked == {FEE_TOKEN: 4 * 10**18}
+
+
 @pytest.mark.parametrize(
     ("value", "read"),
     [("12", 12), ("-3", -3), (7, 7), (True, None), ("1.5", None), (1.5, None), ("", None), (None, None), ("1e3", None), ("9" * 100, None)],

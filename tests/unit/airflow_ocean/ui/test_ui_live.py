@@ -81,16 +81,13 @@ async def test_a_provider_that_gives_no_log_of_a_running_job_is_said_not_to(runn
     assert ONLY_AFTER in page
 
 
-@pytest.mark.parametrize(("tail", "shown"), [(LOG, "half done &lt;b&gt;&amp;"), ("", "Nothing yet.")])
-async def test_the_log_of_a_running_job_is_shown(
-    running: Site, tail: str, shown: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def running_log_tail(job: Any) -> str | None:
-        return tail
-
-    # No service of this generation gives one.
-    monkeypatch.setattr("airflow_ocean.ui.live.running_log_tail", running_log_tail)
-    page = (await running.get()).text
+async def test_the_log_of_a_running_job_is_shown(site: Site, provider: str) -> None:
+    start = starting("job")
+    start.xcoms["provider_url"] = provider
+    waiting = {"deadline": 1.0, "log_tail": LOG}
+    site.add_tasks("running", start, TaskRow("wait", "OceanComputeSensor", "deferred", waiting))
+    page = (await site.get()).text
+    shown = "half done &lt;b&gt;&amp;"
     assert f'<summary>The algorithm&#39;s log until now</summary><pre tabindex="0">{shown}</pre>' in page
     assert ONLY_AFTER not in page
 
