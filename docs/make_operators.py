@@ -7,7 +7,17 @@ import re
 import sys
 from pathlib import Path
 
-from airflow_ocean.operators import approval, assets, choosing, compute, datatokens, plots, rehearsal, results
+from airflow_ocean.operators import (
+    approval,
+    assets,
+    choosing,
+    compute,
+    datatokens,
+    escrow,
+    plots,
+    rehearsal,
+    results,
+)
 from airflow_ocean.sensors import OceanComputeSensor
 
 PAGE = Path(__file__).with_name("operators.md")
@@ -25,6 +35,8 @@ OPERATORS = [
     plots.OceanPlotOperator,
     plots.OceanPlotSeveralOperator,
     compute.OceanStopComputeOperator,
+    escrow.OceanSettlementSensor,
+    escrow.OceanWithdrawFromEscrowOperator,
     rehearsal.OceanRehearseAlgorithmOperator,
 ]
 HEAD = """# The operators
