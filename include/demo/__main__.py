@@ -49,12 +49,18 @@ def main() -> int:
     up_parser.add_argument(
         "--port", type=int, default=8080, help="port of the UI; the next free one if it is taken"
     )
+    for command in (run_parser, up_parser):
+        command.add_argument(
+            "--stack",
+            choices=("provider", "node"),
+            help="which generation of Ocean's services the network has",
+        )
     arguments = parser.parse_args()
     teardown = Teardown()
     if arguments.command == "run":
-        work = partial(run, arguments.conf, teardown, arguments.home)
+        work = partial(run, arguments.conf, teardown, arguments.home, arguments.stack)
     else:
-        work = partial(up, teardown, arguments.port)
+        work = partial(up, teardown, arguments.port, arguments.stack)
 
     def reported() -> int:
         try:

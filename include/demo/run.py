@@ -131,18 +131,19 @@ def summary(values: dict[str, Any]) -> list[str]:
     ]
 
 
-def run(conf: dict[str, Any], teardown: Teardown, home: Path = DEMO_HOME) -> int:
+def run(conf: dict[str, Any], teardown: Teardown, home: Path = DEMO_HOME, stack: str | None = None) -> int:
     """Run the demo and return its exit status.
 
     :param conf: configuration of the run: the DAG's params
     :param teardown: what ends everything
     :param home: folder of the demo's state
+    :param stack: a key of :data:`include.localnet.settings.STACKS`, None for Provider and Aquarius
     :raises CommandError: when it fails
     """
     begun = time.monotonic()
     progress = Progress(sys.stdout)
     with claim(home):
-        settings = resolve_settings(home / "localnet", base_port=0, fresh=True)
+        settings = resolve_settings(home / "localnet", base_port=0, fresh=True, stack=stack or "provider")
         flow = FlowRun(DAG_ID, home, progress, teardown)
         # Added before it is up: an interrupted start leaves nothing either.
         teardown.add(lambda: network.down(settings.home))

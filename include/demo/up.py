@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 _CONNECTION_VARIABLE = "AIRFLOW_CONN_"
 
 
-def _network(teardown: Teardown) -> NetworkSettings:
+def _network(teardown: Teardown, stack: str | None) -> NetworkSettings:
     """Bring the network up at the ports it had or barge's, at free ones when those are taken."""
     home = default_home()
-    settings = resolve_settings(home)
+    settings = resolve_settings(home, stack=stack)
     running = network.running_parts(settings)
     if not running:
         if not all(port_is_free(port) for port in settings.ports.values()):
-            settings = resolve_settings(home, base_port=0)
+            settings = resolve_settings(home, base_port=0, stack=stack)
         # One that ran before stays: it was brought up for something else as well.
         teardown.add(lambda: network.down(settings.home))
     network.up(settings)
@@ -66,11 +66,12 @@ def set_connections(airflow: Airflow, variables: dict[str, str]) -> list[str]:
     return foreign
 
 
-def up(teardown: Teardown, port: int = 8080) -> int:
+def up(teardown: Teardown, port: int = 8080, stack: str | None = None) -> int:
     """Run until interrupted.
 
     :param teardown: what ends everything
     :param port: TCP port wished for the UI
+    :param stack: a key of :data:`include.localnet.settings.STACKS`, None for what the network had before
     :raises CommandError: when something does not come up, or ends by itself
     :raises NetworkError: the same of the local network
     """
@@ -78,7 +79,7 @@ def up(teardown: Teardown, port: int = 8080) -> int:
     progress = Progress(sys.stdout)
     with claim(AIRFLOW_HOME):
         progress.begin("local network")
-        settings = _network(teardown)
+        settings = _network(teardown, stack)
         progress.end("local network", "up", time.monotonic() - begun, settings.provider_url)
         progress.begin("Airflow")
         variables = exports(settings)
@@ -106,14 +107,19 @@ def _check_network(settings: NetworkSettings) -> None:
         )
 
 
+def _services(settings: NetworkSettings) -> str:
+    if settings.stack == "node":
+        return f"Ocean Node {settings.node_url}"
+    return f"Provider {settings.provider_url}, Aquarius {settings.metadata_cache_url}"
+
+
 def _welcome(airflow: Airflow, settings: NetworkSettings, foreign: list[str]) -> str:
     user, password = airflow.credentials
     lines = [
         "",
         f"Airflow    {airflow.url}  user: {user}  password: {password}",
         f"the DAG    {airflow.url}/dags/{DAG_ID}",
-        f"network    chain {settings.rpc_url}, Provider {settings.provider_url}, "
-        f"Aquarius {settings.metadata_cache_url}",
+        f"network    chain {settings.rpc_url}, {_services(settings)}",
         f"artifacts  {airflow.environment[ARTIFACTS_VARIABLE]}",
         f"logs       {airflow.home / 'logs'}, {settings.home / 'logs'}",
     ]
