@@ -119,6 +119,8 @@ class Faulty:
             self._judge(case, finished, strikes)
             if not strikes:
                 self._clear(case, runner, finished)
+        except pytest.exit.Exception:  # is an Exception, too; the whole test run was told to end
+            raise
         except Exception as error:
             result.problem = f"{type(error).__name__}: {error}\n{_end_of(folder / 'log')}"
         finally:
