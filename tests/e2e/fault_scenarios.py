@@ -64,7 +64,7 @@ class Scenario:
         return {RENEW: PAY, PUBLISH_ALGORITHM: PUBLISH_DATASET}.get(self.operator, self.operator)
 
 
-def _same(expected: object, found: object, what: str) -> None:
+def same(expected: object, found: object, what: str) -> None:
     assert found == expected, f"{what}: expected {expected}, found {found}"
 
 
@@ -89,15 +89,15 @@ def publish(world: World, pricing: dict[str, str] | None, algorithm: bool) -> Ca
         (token,) = world.chain.call(nft, "ERC721Template", "getTokensList")
         metadata = world.events("ERC721Template", "MetadataCreated", since, nft)
         metadata += world.events("ERC721Template", "MetadataUpdated", since, nft)
-        _same(1, len(metadata), "changes of the metadata")
-        _same(2, world.nonce(wallet.address), "transactions of the publisher")
-        _same(did_of(nft, CHAIN_ID), finished.xcoms["return_value"], "DID")
-        _same(nft, finished.xcoms["nft_address"], "NFT")
-        _same(token, finished.xcoms["datatoken_address"], "datatoken")
-        _same([created.transaction, metadata[0].transaction], finished.xcoms["transactions"], "transactions")
+        same(1, len(metadata), "changes of the metadata")
+        same(2, world.nonce(wallet.address), "transactions of the publisher")
+        same(did_of(nft, CHAIN_ID), finished.xcoms["return_value"], "DID")
+        same(nft, finished.xcoms["nft_address"], "NFT")
+        same(token, finished.xcoms["datatoken_address"], "datatoken")
+        same([created.transaction, metadata[0].transaction], finished.xcoms["transactions"], "transactions")
         ddo = world.ddo(finished.xcoms["return_value"])
-        _same(metadata[0].transaction, ddo["event"]["tx"], "indexed transaction")
-        _same(name, ddo["metadata"]["name"], "indexed name")
+        same(metadata[0].transaction, ddo["event"]["tx"], "indexed transaction")
+        same(name, ddo["metadata"]["name"], "indexed name")
 
     return Case(arguments, wallet.private_key, verify)
 
@@ -110,11 +110,11 @@ def allow(world: World, _folder: Path) -> Case:
 
     def verify(finished: FinishedTask) -> None:
         (changed,) = world.events("ERC721Template", "MetadataUpdated", since, dataset.nft_address)
-        _same(1, world.nonce(ALICE.address) - nonce, "transactions")
-        _same([changed.transaction], finished.xcoms["transactions"], "transactions told")
-        _same(dataset.did, finished.xcoms["return_value"], "DID")
+        same(1, world.nonce(ALICE.address) - nonce, "transactions")
+        same([changed.transaction], finished.xcoms["transactions"], "transactions told")
+        same(dataset.did, finished.xcoms["return_value"], "DID")
         trusted = world.ddo(dataset.did)["services"][0]["compute"]["publisherTrustedAlgorithms"]
-        _same([algorithm], [entry["did"] for entry in trusted], "trusted algorithms")
+        same([algorithm], [entry["did"] for entry in trusted], "trusted algorithms")
 
     return Case({"dataset_did": dataset.did, "algorithm_did": algorithm}, ALICE.private_key, verify)
 
@@ -130,9 +130,9 @@ def mint(world: World, _folder: Path) -> Case:
     def verify(finished: FinishedTask) -> None:
         for name in names:
             token = world.assets[name].datatoken_address
-            _same([amount], world.received(token, receiver.address, since), f"mints of {name}")
-        _same(2, world.nonce(ALICE.address) - nonce, "transactions")
-        _same(2, len(set(finished.xcoms["return_value"])), "transactions told")
+            same([amount], world.received(token, receiver.address, since), f"mints of {name}")
+        same(2, world.nonce(ALICE.address) - nonce, "transactions")
+        same(2, len(set(finished.xcoms["return_value"])), "transactions told")
 
     dids = [world.assets[name].did for name in names]
     arguments = {"asset_dids": dids, "amount": "4.350000000000000001", "to": receiver.address}
@@ -144,10 +144,10 @@ def transfer(world: World, _folder: Path) -> Case:
     token = world.assets["held"].datatoken_address
 
     def verify(finished: FinishedTask) -> None:
-        _same(ETHER // 2, world.balance(token, receiver.address), "received")
-        _same(2 * ETHER - ETHER // 2, world.balance(token, wallet.address), "kept")
-        _same(1, world.nonce(wallet.address), "transactions")
-        _same(1, len(finished.xcoms["return_value"]), "transactions told")
+        same(ETHER // 2, world.balance(token, receiver.address), "received")
+        same(2 * ETHER - ETHER // 2, world.balance(token, wallet.address), "kept")
+        same(1, world.nonce(wallet.address), "transactions")
+        same(1, len(finished.xcoms["return_value"]), "transactions told")
 
     arguments = {
         "asset_dids": world.assets["held"].did, "amount": "0.5", "method": "transfer", "to": receiver.address,
@@ -160,9 +160,9 @@ def dispense(world: World, _folder: Path) -> Case:
     token = world.assets["dispensed"].datatoken_address
 
     def verify(finished: FinishedTask) -> None:
-        _same(3 * ETHER, world.balance(token, wallet.address), "dispensed")
-        _same(1, world.nonce(wallet.address), "transactions")
-        _same(1, len(finished.xcoms["return_value"]), "transactions told")
+        same(3 * ETHER, world.balance(token, wallet.address), "dispensed")
+        same(1, world.nonce(wallet.address), "transactions")
+        same(1, len(finished.xcoms["return_value"]), "transactions told")
 
     arguments = {"asset_dids": world.assets["dispensed"].did, "amount": 3, "method": "dispense"}
     return Case(arguments, wallet.private_key, verify)
@@ -173,12 +173,12 @@ def buy(world: World, _folder: Path) -> Case:
     token = world.assets["sold"].datatoken_address
 
     def verify(finished: FinishedTask) -> None:
-        _same([2 * ETHER], world.received(token, wallet.address, since), "bought")
+        same([2 * ETHER], world.received(token, wallet.address, since), "bought")
         (price,) = _bought(world, wallet, since)
-        _same(100 * ETHER - price, world.balance(world.ocean, wallet.address), "OCEAN left")
-        _same(0, world.allowance(world.ocean, wallet.address, world.exchange), "allowance left")
-        _same(2, world.nonce(wallet.address), "transactions")
-        _same(2, len(finished.xcoms["return_value"]), "transactions told")
+        same(100 * ETHER - price, world.balance(world.ocean, wallet.address), "OCEAN left")
+        same(0, world.allowance(world.ocean, wallet.address, world.exchange), "allowance left")
+        same(2, world.nonce(wallet.address), "transactions")
+        same(2, len(finished.xcoms["return_value"]), "transactions told")
 
     arguments = {"asset_dids": world.assets["sold"].did, "amount": 2, "method": "buy", "max_cost": "10"}
     return Case(arguments, wallet.private_key, verify)
@@ -224,13 +224,14 @@ class RenewingOperator(OceanPayForComputeOperator):
 
 def pay(
     world: World, dataset: str, algorithm: str, *, held: tuple[str, ...] = (), got: int, transactions: int,
-    paid: bool = False,
+    paid: bool = False, locked: int = 0,
 ) -> Case:  # fmt: skip
     """Prepare a payment.
 
     :param held: assets whose datatoken the wallet has
     :param got: how many datatokens it gets on the way
     :param transactions: how many it sends
+    :param locked: how much OCEAN the escrow is to get, wei; then it pays the environment, and no order has a fee
     """
     wallet = world.wallet(ocean=100 * ETHER, **dict.fromkeys(held, ETHER))
     since, coins = world.chain.block_number(), world.coins(wallet.address)
@@ -246,20 +247,25 @@ def pay(
                 for event in world.events("ERC20Template", "OrderStarted", since, token)
                 if event.arguments["payer"] == wallet.address
             ]
-            _same(started.transaction, order, "order told")
-            _same(0, world.balance(token, wallet.address), "datatokens left")
+            same(started.transaction, order, "order told")
+            same(0, world.balance(token, wallet.address), "datatokens left")
             received += sum(world.received(token, wallet.address, since))
-            fee += _verify_fee(world, wallet, token, finished, order)
-        _same(got * ETHER, received, "datatokens got")
+            fee += 0 if locked else _verify_fee(world, wallet, token, finished, order)
+        same(got * ETHER, received, "datatokens got")
         price = sum(_bought(world, wallet, since))
-        spent = 100 * ETHER - world.balance(world.ocean, wallet.address)
-        _same(price + fee, spent, "OCEAN spent")
-        _same({world.ocean: str(spent)} if spent else {}, _without(finished, assets), "cost told")
-        _same(paid, fee > 0, "whether a fee was paid")
-        _same(transactions, world.nonce(wallet.address), "transactions")
+        same((locked, 0), world.escrow_funds(wallet.address), "OCEAN in the escrow")
+        same(
+            {world.ocean: str(locked)} if locked else {}, finished.xcoms["cost"]["deposited"], "deposit told"
+        )
+        spent = 100 * ETHER - locked - world.balance(world.ocean, wallet.address)
+        same(price + fee, spent, "OCEAN spent")
+        same({world.ocean: str(spent)} if spent else {}, _without(finished, assets), "cost told")
+        same(paid, fee > 0, "whether a fee was paid")
+        same(transactions, world.nonce(wallet.address), "transactions")
         _verify_cost(world, finished, wallet, coins, transactions)
 
-    return Case(_pay_arguments(world, dataset, algorithm, paid), wallet.private_key, verify)
+    arguments = _pay_arguments(world, dataset, algorithm, paid or bool(locked))
+    return Case(arguments | ({"duration": 120} if locked else {}), wallet.private_key, verify)
 
 
 def _pay_arguments(world: World, dataset: str, algorithm: str, paid: bool) -> dict[str, Any]:
@@ -285,22 +291,22 @@ def _verify_fee(world: World, wallet: Wallet, token: str, finished: FinishedTask
     assert receipt is not None
     (paid,) = world.chain.events_of(receipt, "ERC20Template", "ProviderFee", token)
     environment = json.loads(paid.arguments["providerData"])["environment"]
-    _same(order["environment"], environment, "environment paid for")
+    same(order["environment"], environment, "environment paid for")
     amount = int(paid.arguments["providerFeeAmount"])
     if amount:
-        _same(world.ocean, paid.arguments["providerFeeToken"], "token of the fee")
+        same(world.ocean, paid.arguments["providerFeeToken"], "token of the fee")
         # A fee is for the time that is left: a retry's may be below what its first attempt had approved.
         left = world.allowance(world.ocean, wallet.address, token)
         assert left == 0 or (finished.tries > 1 and left < amount), f"{left} may still be taken"
-        _same(order["valid_until"], paid.arguments["validUntil"], "paid until")
+        same(order["valid_until"], paid.arguments["validUntil"], "paid until")
     return amount
 
 
 def _verify_cost(world: World, finished: FinishedTask, wallet: Wallet, coins: int, transactions: int) -> None:
     cost = finished.xcoms["cost"]
-    _same(transactions, len(set(cost["transactions"])), "transactions in the cost")
-    _same(coins - world.coins(wallet.address), int(cost["gas_fee_wei"]), "gas told")
-    _same(cost, finished.xcoms["order"]["cost"], "cost in the order")
+    same(transactions, len(set(cost["transactions"])), "transactions in the cost")
+    same(coins - world.coins(wallet.address), int(cost["gas_fee_wei"]), "gas told")
+    same(cost, finished.xcoms["order"]["cost"], "cost in the order")
 
 
 def renew(world: World, paid: bool) -> Case:
@@ -322,17 +328,17 @@ def renew(world: World, paid: bool) -> Case:
             found = world.events("ERC20Template", "OrderReused", since, token)
             mine = [event for event in found if event.arguments["caller"] == wallet.address]
             started = world.events("ERC20Template", "OrderStarted", since, token)
-            _same([], [event for event in started if event.arguments["payer"] == wallet.address], "orders")
+            same([], [event for event in started if event.arguments["payer"] == wallet.address], "orders")
             if new == old:
-                _same([], mine, "renewals of an order that was still good")
+                same([], mine, "renewals of an order that was still good")
                 continue
-            _same([new], [event.transaction for event in mine], "renewal told")
+            same([new], [event.transaction for event in mine], "renewal told")
             amount = _verify_fee(world, wallet, token, finished, new)
             fee, expected = fee + amount, expected + 1 + (amount > 0)
         assert expected, "nothing was renewed"
-        _same(held - fee, world.balance(world.ocean, wallet.address), "OCEAN left")
-        _same(expected, world.nonce(wallet.address) - nonce, "transactions")
-        _same(paid, fee > 0, "whether a fee was paid")
+        same(held - fee, world.balance(world.ocean, wallet.address), "OCEAN left")
+        same(expected, world.nonce(wallet.address) - nonce, "transactions")
+        same(paid, fee > 0, "whether a fee was paid")
         _verify_cost(world, finished, wallet, coins, expected)
 
     known = dict(zip([asset.did for asset in assets], order.transactions, strict=True))
@@ -371,11 +377,11 @@ def start(world: World, paid: bool = False, renewed: bool = False) -> Case:
 
     def verify(finished: FinishedTask) -> None:
         (job,) = world.jobs(wallet.address)
-        _same(job["jobId"], finished.xcoms["return_value"], "job")
+        same(job["jobId"], finished.xcoms["return_value"], "job")
         assert job["agreementId"] in order.transactions
-        _same(wallet.address, finished.xcoms["consumer_address"], "consumer")
-        _same(world.proxy.url("provider"), finished.xcoms["provider_url"], "Provider")
-        _same(nonce, world.nonce(wallet.address), "transactions")
+        same(wallet.address, finished.xcoms["consumer_address"], "consumer")
+        same(world.proxy.url("provider"), finished.xcoms["provider_url"], "Provider")
+        same(nonce, world.nonce(wallet.address), "transactions")
 
     return Case({"order": order.to_dict()}, wallet.private_key, verify)
 
@@ -384,8 +390,8 @@ def wait_poking(world: World, _folder: Path) -> Case:
     jobs = world.jobs_over
 
     def verify(finished: FinishedTask) -> None:
-        _same(jobs.good, finished.xcoms["return_value"], "job")
-        _same("Job finished", finished.xcoms["status"], "status")
+        same(jobs.good, finished.xcoms["return_value"], "job")
+        assert finished.xcoms["status"] in ("Job finished", "Job settling")
         assert finished.xcoms["duration"] >= 0
 
     arguments = {"job_id": jobs.good, "deferrable": False, "poke_interval": 0.1}
@@ -400,10 +406,11 @@ def wait_deferred(world: World, _folder: Path) -> Case:
         job = client.jobs.start(client.orders.pay(quote)).id
 
     def verify(finished: FinishedTask) -> None:
-        _same(job, finished.xcoms["return_value"], "job")
+        same(job, finished.xcoms["return_value"], "job")
         (found,) = world.jobs(wallet.address)
         assert found["dateFinished"], "the task was over before the job"
-        _same("None", str(found["stopreq"] or None), "requests to stop")
+        stop_requests = found["stopRequested"] if "stopRequested" in found else found["stopreq"]
+        same("None", str(stop_requests or None), "requests to stop")
 
     arguments = {"job_id": job, "poke_interval": 0.2, "stop_on_kill": True, "timeout": 60}
     return Case(arguments, wallet.private_key, verify)
@@ -426,14 +433,14 @@ def fetch(world: World, folder: Path) -> Case:
     def verify(finished: FinishedTask) -> None:
         manifest = Path(finished.xcoms["manifest"].removeprefix("file://"))
         described = json.loads(manifest.read_text())
-        _same(jobs.good, described["job_id"], "job")
-        _same([file["uri"] for file in described["files"]], finished.xcoms["return_value"], "files told")
+        same(jobs.good, described["job_id"], "job")
+        same([file["uri"] for file in described["files"]], finished.xcoms["return_value"], "files told")
         outputs = {file["name"]: file["size"] for file in described["files"] if file["type"] == "output"}
-        _same({"result": 8, "large": 256 * 8192}, outputs, "outputs")
+        same({"result": 8, "large": 256 * 8192}, outputs, "outputs")
         for file in described["files"]:
             content = Path(file["uri"].removeprefix("file://")).read_bytes()
-            _same(file["sha256"], hashlib.sha256(content).hexdigest(), f"content of {file['name']}")
-        _same(len(described["files"]) + 1, _files(base), "files among the artifacts")
+            same(file["sha256"], hashlib.sha256(content).hexdigest(), f"content of {file['name']}")
+        same(len(described["files"]) + 1, _files(base), "files among the artifacts")
 
     arguments = {"job_id": jobs.good, "artifact_base": str(base)}
     return Case(arguments, jobs.wallet.private_key, verify)

@@ -88,6 +88,7 @@ class World:
         self.ocean: str = addresses["Ocean"]
         self.factory: str = addresses["ERC721Factory"]
         self.exchange: str = addresses["FixedPrice"]
+        self.escrow: str = addresses["Escrow"]
         self._http = httpx.Client(trust_env=False, timeout=30)
         localnet.files_folder.mkdir(parents=True, exist_ok=True)
         for name, text in (("quick", ALGORITHM), ("slow", SLOW_ALGORITHM), ("failing", FAILING_ALGORITHM)):
@@ -103,7 +104,7 @@ class World:
     def _publish_assets(self) -> None:
         """Publish, at once, one asset for each way of paying."""
         file = {"type": "url", "url": f"{self.localnet.files_url}/branin.arff"}
-        trusting = ComputePolicy(trusted_publishers=(ALICE.address,))
+        trusting = ComputePolicy(open_to_all=True)
         sold, given = Pricing.fixed_rate(3 * ETHER), Pricing.dispenser()
 
         def dataset(name: str, template: int, pricing: Pricing | None) -> AssetSpec:
@@ -191,6 +192,11 @@ class World:
         """Return how much of a token another may still take."""
         return int(self.chain.call(token, "ERC20Template", "allowance", owner, spender))
 
+    def escrow_funds(self, owner: str) -> tuple[int, int]:
+        """Return how much OCEAN of an address the escrow has available, and how much locked."""
+        available, locked = self.chain.call(self.escrow, "Escrow", "getUserFunds", owner, self.ocean)
+        return int(available), int(locked)
+
     def coins(self, address: str) -> int:
         """Return how much of the chain's coin an address holds."""
         return int(self.chain.request("eth_getBalance", address, "latest"), 16)
@@ -216,6 +222,8 @@ class World:
         """Return an asset as it is indexed."""
         url = f"{self.localnet.metadata_cache_url}/api/aquarius/assets/ddo/{did}"
         found: dict[str, Any] = self._http.get(url).raise_for_status().json()
+        if "indexedMetadata" in found:  # an Ocean Node's form
+            found["event"] = {"tx": found["indexedMetadata"]["event"]["txid"]}
         return found
 
     @functools.cached_property

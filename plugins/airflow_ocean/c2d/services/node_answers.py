@@ -9,6 +9,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from airflow_ocean.c2d import retry_after
 from airflow_ocean.c2d.environments import ComputeEnvironment
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
@@ -103,8 +104,9 @@ def error_of(response: httpx.Response, what: str) -> OceanError:
                 wait = _WAIT.search(text)
                 return RateLimitedError(message, retry_after=float(wait[1]) if wait else None)
             return error(message)
-    if response.status_code == 429:
-        return RateLimitedError(message)
+    if response.status_code == 429:  # not the node's own
+        wait_for = retry_after.seconds(response.headers.get("Retry-After"))
+        return RateLimitedError(message, retry_after=wait_for)
     if response.status_code >= 500:
         return ServiceUnavailableError(
             f"{message}; the node hides why: its owner finds it in its log, when it stays so"

@@ -1,0 +1,158 @@
+"""What operators are asked to do under faults on an Ocean Node, which is paid through the escrow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.e2e.fault_scenarios import (
+    ALLOW,
+    FETCH,
+    OPERATORS,
+    PAY,
+    PUBLISH_ALGORITHM,
+    PUBLISH_DATASET,
+    START,
+    TRANSFER,
+    WAIT,
+    Case,
+    Scenario,
+    allow,
+    buy,
+    dispense,
+    fetch,
+    mint,
+    pay,
+    publish,
+    same,
+    transfer,
+    wait_deferred,
+    wait_failed,
+    wait_poking,
+)
+from tests.e2e.fault_world import ETHER
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_ocean.c2d.orders import Order
+    from tests.e2e.fault_world import Wallet, World
+    from tests.support.task_runner import FinishedTask
+
+SETTLE = f"{OPERATORS}.escrow:OceanSettlementSensor"
+WITHDRAW = f"{OPERATORS}.escrow:OceanWithdrawFromEscrowOperator"
+# Two minutes of the local node's smallest job; of which a job takes one.
+_DURATION, _LOCKED, _CLAIMED = 120, 2 * ETHER, ETHER
+
+
+def paid_order(world: World, wallet: Wallet, environment: str) -> Order:
+    """Pay for a job, past all faults."""
+    with world.client(wallet.private_key) as client:
+        dataset, algorithm = (world.assets[name].did for name in ("dispensed 2", "quick dispensed"))
+        quote = client.orders.quote([dataset], algorithm, environment=environment, duration=_DURATION)
+        return client.orders.pay(quote)
+
+
+def start_free(world: World, _folder: Path) -> Case:
+    wallet = world.wallet()
+    order = paid_order(world, wallet, "free")
+
+    def verify(finished: FinishedTask) -> None:
+        (job,) = world.jobs(wallet.address)
+        same(job["jobId"], finished.xcoms["return_value"].rpartition("-")[2], "job")
+        same(0, world.nonce(wallet.address), "transactions")
+
+    return Case({"order": order.to_dict()}, wallet.private_key, verify)
+
+
+def start_paid(world: World, *, spent: bool) -> Case:
+    """Prepare a start.
+
+    :param spent: whether the deposit is gone meanwhile, as when another job was paid out of it
+    """
+    wallet = world.wallet(ocean=100 * ETHER)
+    order = paid_order(world, wallet, world.paid_environment.id)
+    if spent:
+        with world.client(wallet.private_key) as client:
+            client.escrow.withdraw(world.escrow, world.ocean)
+    nonce = world.nonce(wallet.address)
+
+    def verify(finished: FinishedTask) -> None:
+        (job,) = world.jobs(wallet.address)
+        same(job["jobId"], finished.xcoms["return_value"].rpartition("-")[2], "job")
+        locks = world.events("Escrow", "Lock", 0, world.escrow)
+        same(1, sum(lock.arguments["payer"] == wallet.address for lock in locks), "locks")
+        # An approval and a deposit; the node is authorized already.
+        same(2 if spent else 0, world.nonce(wallet.address) - nonce, "transactions")
+        same(_LOCKED, 100 * ETHER - world.balance(world.ocean, wallet.address), "OCEAN deposited")
+
+    return Case({"order": order.to_dict()}, wallet.private_key, verify)
+
+
+def _settled_job(world: World) -> tuple[Wallet, str]:
+    wallet = world.wallet(ocean=100 * ETHER)
+    with world.client(wallet.private_key) as client:
+        job = client.jobs.start(paid_order(world, wallet, world.paid_environment.id))
+        wait_until(
+            lambda: (found := client.jobs.get(job.id)).payment and found.payment.is_settled,
+            f"job {job.id} is settled",
+            120,
+        )
+        return wallet, job.id
+
+
+def settle(world: World, _folder: Path) -> Case:
+    wallet, job_id = _settled_job(world)
+    nonce = world.nonce(wallet.address)
+    cost = {"tokens": {}, "locked": {world.ocean: str(_LOCKED)}}
+
+    def verify(finished: FinishedTask) -> None:
+        same({world.ocean: str(_CLAIMED)}, finished.xcoms["return_value"], "claimed")
+        same({world.ocean: str(_CLAIMED)}, finished.xcoms["cost"]["claimed"], "cost")
+        same({}, finished.xcoms["cost"]["locked"], "still locked")
+        same(nonce, world.nonce(wallet.address), "transactions")
+
+    arguments = {"job_id": job_id, "cost": cost, "mode": "poke", "poke_interval": 0.1}
+    return Case(arguments, wallet.private_key, verify)
+
+
+def withdraw(world: World, _folder: Path) -> Case:
+    wallet, _ = _settled_job(world)
+    nonce = world.nonce(wallet.address)
+
+    def verify(finished: FinishedTask) -> None:
+        same({world.ocean: str(_LOCKED - _CLAIMED)}, finished.xcoms["return_value"], "withdrawn")
+        same((0, 0), world.escrow_funds(wallet.address), "OCEAN in the escrow")
+        same(100 * ETHER - _CLAIMED, world.balance(world.ocean, wallet.address), "OCEAN left")
+        same(1, world.nonce(wallet.address) - nonce, "transactions")
+
+    return Case({"amount": "all"}, wallet.private_key, verify)
+
+
+_PRICE = {"type": "fixed_rate", "rate": "1.5"}
+_HELD = {"dataset": "held", "algorithm": "quick", "held": ("held", "quick"), "got": 0, "locked": _LOCKED}
+_GIVEN = {"algorithm": "quick dispensed", "got": 2, "locked": _LOCKED}
+
+NODE_SCENARIOS = (
+    Scenario("publish dataset", PUBLISH_DATASET, lambda w, _: publish(w, None, algorithm=False), full=True),
+    Scenario(
+        "publish algorithm", PUBLISH_ALGORITHM, lambda w, _: publish(w, _PRICE, algorithm=True), full=True
+    ),
+    Scenario("allow", ALLOW, allow, full=True),
+    Scenario("mint", TRANSFER, mint, full=True),
+    Scenario("transfer", TRANSFER, transfer),
+    Scenario("dispense", TRANSFER, dispense),
+    Scenario("buy", TRANSFER, buy),
+    # Beside the orders: an approval, the deposit and the authorization.
+    Scenario("pay held", PAY, lambda w, _: pay(w, **_HELD, transactions=5)),
+    Scenario("pay all at once", PAY, lambda w, _: pay(w, "sold 2", **_GIVEN, transactions=7), full=True),
+    Scenario("start free", START, start_free),
+    Scenario("start paid", START, lambda w, _: start_paid(w, spent=False), full=True),
+    Scenario("start after the deposit was spent", START, lambda w, _: start_paid(w, spent=True)),
+    Scenario("wait poking", WAIT, wait_poking),
+    Scenario("wait deferred", WAIT, wait_deferred, retry_after=1),
+    Scenario("wait for a failure", WAIT, wait_failed, state="failed"),
+    Scenario("fetch", FETCH, fetch),
+    Scenario("settle", SETTLE, settle),
+    Scenario("withdraw", WITHDRAW, withdraw, full=True),
+)
