@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from include.localnet.settings import NetworkSettings
     from tests.support.running_airflow import MortalAirflow
 
-pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.both_stacks]
 
 LONG = os.environ.get("OCEAN_CHAOS") == "long"
 RUNS = int(os.environ.get("OCEAN_CHAOS_RUNS") or (20 if LONG else 2))
@@ -43,7 +43,8 @@ def test_every_run_ends_well_and_nothing_is_done_twice(
     print(f"seed {SEED}, {RUNS} runs")
     chaos, ledger = Chaos(mortal_airflow, mortal_network), Ledger(mortal_airflow, mortal_network)
     before = ledger.totals()
-    (fault_free,) = chaos.run({0: []}, PATIENCE)
+    conf = ledger.conf()
+    (fault_free,) = chaos.run({0: []}, PATIENCE, **conf)
     assert fault_free.state == "success"
     assert fault_free.tries == dict.fromkeys(TASKS, 1)
     expected = ledger.of_run(fault_free.run)
@@ -56,7 +57,7 @@ def test_every_run_ends_well_and_nothing_is_done_twice(
     runs = []
     for first in range(1, RUNS + 1, AT_ONCE):
         batch = {number: planned[number] for number in range(first, min(first + AT_ONCE, RUNS + 1))}
-        runs += chaos.run(batch, PATIENCE)
+        runs += chaos.run(batch, PATIENCE, **conf)
         text = report(SEED, runs, fault_free.seconds)
         write_section(text)
     print(text)
