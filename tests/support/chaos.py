@@ -318,10 +318,11 @@ class Ledger:
         locks = self._chain.logs("Escrow", ["Lock"], 0, block, self._escrow)
         counts["locks"] = len(locks)
         for wallet in (accounts.ALICE, accounts.BOB):
-            nonce = self._chain.request("eth_getTransactionCount", wallet.address, "pending")
             # What is in the escrow already need not be deposited again, so that the number of deposits depends on how soon
             # the node claims.
-            counts[f"transactions of {wallet.address}"] = 0 if counts["locks"] else int(nonce, 16)
+            if STACK != "node" or wallet is accounts.ALICE:
+                nonce = self._chain.request("eth_getTransactionCount", wallet.address, "pending")
+                counts[f"transactions of {wallet.address}"] = int(nonce, 16)
             held = self._chain.call(self._ocean, "OceanToken", "balanceOf", wallet.address)
             counts[f"OCEAN of {wallet.address}"] = int(held) + self._in_escrow(wallet.address)
         counts["jobs"] = len(self._jobs())
