@@ -38,9 +38,15 @@ PARAMS = {
         minLength=1,
         title="Container image",
         section="Algorithm",
+        description_md="The image that the algorithm runs in.",
     ),
     "container_tag": Param(
-        "python-branin", type="string", minLength=1, title="Image tag", section="Algorithm"
+        "python-branin",
+        type="string",
+        minLength=1,
+        title="Image tag",
+        section="Algorithm",
+        description_md="Which version of the image; what counts is its checksum.",
     ),
     "container_checksum": Param(
         "sha256:8221d20c1c16491d7d56b9657ea09082c0ee4a8ab1a6621fa720da58b09580e4",
@@ -62,8 +68,14 @@ PARAMS = {
         "missing",
         type="string",
         enum=["missing", "never", "always"],
+        values_display={
+            "missing": "when the engine does not have it",
+            "never": "never: it was built on the engine",
+            "always": "always",
+        },
         title="Fetch the image",
         section="Algorithm",
+        description_md="From its registry.",
     ),
     "sample_data": Param(
         [f"{FILES_URL}/branin.arff"],
@@ -81,10 +93,40 @@ PARAMS = {
         section="Sample data",
         description_md="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
     ),
-    "memory": Param("1g", type="string", pattern="^[0-9]+[kmg]?$", title="Memory", section="Limits"),
-    "cpus": Param(1, type="number", minimum=0.01, title="CPUs", section="Limits"),
-    "time_limit": Param(600, type="integer", minimum=1, title="Time (seconds)", section="Limits"),
-    "max_output": Param("1g", type="string", pattern="^[0-9]+[kmg]?$", title="Output", section="Limits"),
+    "memory": Param(
+        "1g",
+        type="string",
+        pattern="^[0-9]+[kmg]?$",
+        examples=["512m", "1g", "4g"],
+        title="Memory",
+        section="Limits",
+        description_md="Bytes, or with `k`, `m` or `g` behind the number.",
+    ),
+    "cpus": Param(
+        1,
+        type="number",
+        minimum=0.01,
+        title="CPUs",
+        section="Limits",
+        description_md="How many processors the algorithm may use; `0.5` is half of one.",
+    ),
+    "time_limit": Param(
+        600,
+        type="integer",
+        minimum=1,
+        title="Time (seconds)",
+        section="Limits",
+        description_md="After that the algorithm is stopped, and the rehearsal has failed.",
+    ),
+    "max_output": Param(
+        "1g",
+        type="string",
+        pattern="^[0-9]+[kmg]?$",
+        examples=["100m", "1g", "10g"],
+        title="Output",
+        section="Limits",
+        description_md="The most that it may write. Bytes, or with `k`, `m` or `g` behind the number.",
+    ),
 }
 
 with DAG(

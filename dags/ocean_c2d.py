@@ -93,7 +93,7 @@ PARAMS = {
         pattern="^https?://",
         title="URL",
         section="Algorithm",
-        description_md="Where the Provider finds the algorithm's file.",
+        description_md="Where the Provider finds the algorithm, which is one file.",
     ),
     "container_image": Param(
         "oceanprotocol/algo_dockers",
@@ -104,7 +104,12 @@ PARAMS = {
         description_md="The image that the algorithm runs in.",
     ),
     "container_tag": Param(
-        "python-branin", type="string", minLength=1, title="Image tag", section="Algorithm"
+        "python-branin",
+        type="string",
+        minLength=1,
+        title="Image tag",
+        section="Algorithm",
+        description_md="Which version of the image; what counts is its checksum.",
     ),
     "container_checksum": Param(
         "sha256:8221d20c1c16491d7d56b9657ea09082c0ee4a8ab1a6621fa720da58b09580e4",
@@ -112,6 +117,7 @@ PARAMS = {
         pattern="^sha256:[0-9a-f]{64}$",
         title="Image checksum",
         section="Algorithm",
+        description_md="The image's digest in its registry, which “docker buildx imagetools inspect” shows.",
     ),
     "container_entrypoint": Param(
         "python $ALGO",
@@ -142,9 +148,9 @@ PARAMS = {
         3600,
         type="integer",
         minimum=60,
-        title="Duration",
+        title="Duration (seconds)",
         section="Computation",
-        description_md="For how many seconds the environment is paid.",
+        description_md="For how long the environment is paid: an hour is 3600, a day 86400.",
     ),
     "spending_limit": Param(
         "10",
@@ -152,8 +158,8 @@ PARAMS = {
         pattern=r"^([0-9]+([.][0-9]{1,18})?|\{.*\})?$",
         title="Spend without asking",
         section="Computation",
-        description_md="What the run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
-        'JSON such as `{"*": "10", "gas": "0.05"}`. Empty: nobody is asked.',
+        description_md='An amount, or JSON such as `{"*": "10", "gas": "0.05"}`.\n\n'
+        "What the run may cost before somebody has to approve it, in whole tokens of each token that pays. Empty: nobody is asked.",
     ),
     "amount": Param(
         "1",
@@ -168,7 +174,8 @@ PARAMS = {
         type=["object", "null"],
         title="Custom data",
         section="Computation",
-        description_md="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
+        description_md='The example takes `{"kernel": "matern", "points": 100}`.\n\n'
+        "Parameters for the algorithm, a JSON object; it finds them as *algoCustomData.json*.",
     ),
 }
 

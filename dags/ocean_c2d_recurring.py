@@ -68,9 +68,10 @@ PARAMS = {
         86_400,
         type="integer",
         minimum=60,
-        title="Duration",
+        title="Duration (seconds)",
         section="Computation",
-        description_md="For how many seconds the environment is paid, when it has to be: all runs within them cost nothing.",
+        description_md="For how long the environment is paid, when it has to be: all runs within that time cost nothing. An hour "
+        "is 3600, a day 86400.",
     ),
     "spending_limit": Param(
         "0",
@@ -78,15 +79,17 @@ PARAMS = {
         pattern=r"^([0-9]+([.][0-9]{1,18})?|\{.*\})?$",
         title="Spend without asking",
         section="Computation",
-        description_md="What a run may cost before somebody has to approve it: whole tokens, for each token that pays, or "
-        'JSON such as `{"*": "10", "gas": "0.05"}`. Empty: nobody is asked.',
+        description_md='An amount, or JSON such as `{"*": "10", "gas": "0.05"}`.\n\n'
+        "What a run may cost before somebody has to approve it, in whole tokens of each token that pays. Empty: nobody is asked.",
     ),
     "custom_data": Param(
         None,
         type=["object", "null"],
         title="Custom data",
         section="Computation",
-        description_md="Parameters for the algorithm; `{data_interval_start}` and `{data_interval_end}` are filled in.",
+        description_md='For example `{"since": "{data_interval_start}"}`.\n\n'
+        "Parameters for the algorithm, a JSON object. *{data_interval_start}* and *{data_interval_end}* in it are replaced with the "
+        "run's interval, which *Data Interval* above may name.",
     ),
 }
 

@@ -62,7 +62,8 @@ PARAMS = {
         maxItems=1000,
         title="Parameter sets",
         section="Computation",
-        description_md="Custom data of the algorithm, a JSON object for each job.",
+        description_md='For example `[{"points": 20}, {"points": 200}]`.\n\n'
+        "The algorithm's custom data, a JSON list with an object for each job.",
     ),
     "parallel_jobs": Param(
         4,
@@ -86,9 +87,9 @@ PARAMS = {
         86_400,
         type="integer",
         minimum=60,
-        title="Duration",
+        title="Duration (seconds)",
         section="Computation",
-        description_md="For how many seconds the environment is paid.",
+        description_md="For how long the environment is paid: an hour is 3600, a day 86400.",
     ),
     "max_cost": Param(
         "0",

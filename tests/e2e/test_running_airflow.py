@@ -20,6 +20,7 @@ from include.localnet import accounts
 from include.localnet.cli import exports
 from include.localnet.ethereum import Chain
 from tests.support.leftovers import marked_processes, new_mark
+from tests.support.running_airflow import DagRun
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -113,22 +114,8 @@ class Run:
         return question
 
     def answer(self, option: str) -> None:
-        """Answer it as a person does under Required Actions, who is not quicker than Airflow itself.
-
-        Airflow 3.3.2 with the LocalExecutor tries a task again whose answer comes within a second of the question, before
-        the scheduler has heard from the worker that the task waits.
-        """
-        run_id = self.path.rpartition("/")[2]
-        heard = (
-            "Received executor event with state success for task instance TaskInstanceKey(dag_id='ocean_c2d', "
-            f"task_id='approve_spending', run_id='{run_id}'"
-        )
-        log = Path(self._airflow.environment["AIRFLOW_HOME"]) / "logs" / "scheduler.log"
-        wait_until(
-            lambda: heard in log.read_text(errors="replace"), "the scheduler knows that the task waits"
-        )
-        path = f"{self.path}/taskInstances/approve_spending/-1/hitlDetails"
-        self._airflow.request("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+        """Answer it."""
+        DagRun(self._airflow, "ocean_c2d", self.path.rpartition("/")[2]).answer("approve_spending", option)
 
     def log(self, task: str) -> str:
         return json.dumps(self._airflow.request("GET", f"{self.path}/taskInstances/{task}/logs/1")["content"])

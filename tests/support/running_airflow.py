@@ -231,6 +231,23 @@ class DagRun:
         assert found is not None
         return found
 
+    def answer(self, task_id: str, option: str) -> None:
+        """Answer a task's question as a person does under Required Actions, who is not quicker than Airflow itself.
+
+        Airflow 3.3.2 with the LocalExecutor tries a task again whose answer comes within a second of the question, before
+        the scheduler has heard from the worker that the task waits.
+        """
+        heard = (
+            f"Received executor event with state success for task instance TaskInstanceKey(dag_id={self.dag_id!r}, "
+            f"task_id={task_id!r}, run_id={self.run_id!r}"
+        )
+        log = self._airflow.log("scheduler")
+        wait_until(
+            lambda: heard in log.read_text(errors="replace"), "the scheduler knows that the task waits"
+        )
+        path = f"{self.path}/taskInstances/{task_id}/-1/hitlDetails"
+        self._airflow.request("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
     def mark(self, state: str, task_id: str | None = None) -> None:
         """Mark the run, or a task of it, as a user does."""
         if task_id is None:

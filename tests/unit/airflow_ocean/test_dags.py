@@ -99,30 +99,47 @@ def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
             schema = dag.params.get_param(name).schema
             assert schema.get("title"), name
             assert schema.get("section"), name
+            first, *others = schema["description_md"].split("\n\n")
+            # In Airflow's form code covers what is above it, so it is in the first line, and that does not wrap.
+            assert "`" not in first or len(first) <= 90, name
+            assert not any("`" in paragraph for paragraph in others), name
             # The form shows this one as Markdown, and the other one as it is.
             assert "description" not in schema or "`" not in schema["description"], name
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"),
+    ("dag_id", "name", "wrong"),
     [
-        ("dataset_name", ""),
-        ("dataset_url", "branin.arff"),
-        ("container_checksum", "latest"),
-        ("amount", "-1"),
-        ("amount", "1e3"),
-        ("amount", 1.5),
-        ("duration", 1),
-        ("dataset_offer", "auction"),
-        ("dataset_price", "-1"),
-        ("spending_limit", "much"),
-        ("spending_limit", "-1"),
-        ("custom_data", "[]"),
+        ("ocean_c2d", "dataset_name", ""),
+        ("ocean_c2d", "dataset_url", "branin.arff"),
+        ("ocean_c2d", "container_checksum", "latest"),
+        ("ocean_c2d", "amount", "-1"),
+        ("ocean_c2d", "amount", "1e3"),
+        ("ocean_c2d", "amount", 1.5),
+        ("ocean_c2d", "duration", 1),
+        ("ocean_c2d", "dataset_offer", "auction"),
+        ("ocean_c2d", "dataset_price", "-1"),
+        ("ocean_c2d", "spending_limit", "much"),
+        ("ocean_c2d", "spending_limit", "-1"),
+        ("ocean_c2d", "custom_data", "[]"),
+        ("ocean_c2d_recurring", "dataset_dids", ["did:op:5"]),
+        ("ocean_c2d_recurring", "dataset_dids", "did:op:" + "5" * 64),
+        ("ocean_c2d_recurring", "algorithm_did", "did:op:5"),
+        ("ocean_c2d_recurring", "duration", 0),
+        ("ocean_c2d_sweep", "parameter_sets", []),
+        ("ocean_c2d_sweep", "parameter_sets", [5]),
+        ("ocean_c2d_sweep", "parallel_jobs", 0),
+        ("ocean_c2d_sweep", "parallel_jobs", 65),
+        ("ocean_c2d_sweep", "max_cost", "much"),
+        ("ocean_algorithm_rehearsal", "sample_data", []),
+        ("ocean_algorithm_rehearsal", "container_entrypoint", "python"),
+        ("ocean_algorithm_rehearsal", "memory", "much"),
+        ("ocean_algorithm_rehearsal", "cpus", 0),
     ],
 )
-def test_a_bad_param_is_refused(dagbag, name, wrong):
+def test_a_bad_param_is_refused(dagbag, dag_id, name, wrong):
     with pytest.raises(ValueError, match="Failed validating"):
-        dagbag.dags["ocean_c2d"].params.get_param(name).resolve(wrong)
+        dagbag.dags[dag_id].params.get_param(name).resolve(wrong)
 
 
 def test_parsing_imports_nothing_heavy_and_plugins_are_found_once():
