@@ -26,6 +26,7 @@ import pendulum
 from airflow.sdk import DAG, Param, TaskGroup
 
 from airflow_ocean.assets import OCEAN_ALGORITHM, OCEAN_COMPUTABLE, OCEAN_DATASET, OCEAN_RESULT
+from airflow_ocean.forms import NODE_PARAMS
 from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.assets import (
     OceanAllowAlgorithmOperator,
@@ -150,7 +151,8 @@ PARAMS = {
         minimum=60,
         title="Duration (seconds)",
         section="Computation",
-        description_md="For how long the environment is paid: an hour is 3600, a day 86400.",
+        description_md="For how long the environment is paid: an hour is 3600, a day 86400. On an Ocean Node: how long the job "
+        "may run.",
     ),
     "spending_limit": Param(
         "10",
@@ -177,6 +179,7 @@ PARAMS = {
         description_md='The example takes `{"kernel": "matern", "points": 100}`.\n\n'
         "Parameters for the algorithm, a JSON object; it finds them as *algoCustomData.json*.",
     ),
+    **NODE_PARAMS,
 }
 
 with DAG(
@@ -198,6 +201,8 @@ with DAG(
         publisher_conn_id="ocean_alice",
         environment="{{ params.environment }}",
         duration="{{ params.duration }}",
+        job_resources="{{ params.job_resources | tojson }}",
+        queue_wait="{{ params.queue_wait }}",
         spending_limit="{{ params.spending_limit }}",
     )
 
@@ -260,6 +265,8 @@ with DAG(
         algorithm_did=publish_algorithm.output,
         environment="{{ params.environment }}",
         duration="{{ params.duration }}",
+        job_resources="{{ params.job_resources | tojson }}",
+        queue_wait="{{ params.queue_wait }}",
         reuse_orders=True,
         max_cost=approve_spending.output,
     )
@@ -267,6 +274,7 @@ with DAG(
         task_id="start_compute",
         ocean_conn_id="ocean_bob",
         order=pay_for_compute.output["order"],
+        variables="{{ params.variables | tojson }}",
         custom_data="{{ params.custom_data | tojson }}",
     )
     wait_for_compute = OceanComputeSensor(

@@ -26,6 +26,7 @@ import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup
 
 from airflow_ocean.assets import OCEAN_RESULT
+from airflow_ocean.forms import NODE_PARAMS
 from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
@@ -91,6 +92,7 @@ PARAMS = {
         "Parameters for the algorithm, a JSON object. *{data_interval_start}* and *{data_interval_end}* in it are replaced with the "
         "run's interval, which *Data Interval* above may name.",
     ),
+    **NODE_PARAMS,
 }
 
 with DAG(
@@ -116,6 +118,8 @@ with DAG(
         algorithm_did=choose_assets.output["algorithm_did"],
         environment=ENVIRONMENT,
         duration="{{ params.duration }}",
+        job_resources="{{ params.job_resources | tojson }}",
+        queue_wait="{{ params.queue_wait }}",
         reuse_orders=True,
         when_in_use="wait",
         spending_limit="{{ params.spending_limit }}",
@@ -127,6 +131,8 @@ with DAG(
         algorithm_did=choose_assets.output["algorithm_did"],
         environment=ENVIRONMENT,
         duration="{{ params.duration }}",
+        job_resources="{{ params.job_resources | tojson }}",
+        queue_wait="{{ params.queue_wait }}",
         max_cost=approve_spending.output,
         reuse_orders=True,
         when_in_use="wait",
@@ -135,6 +141,7 @@ with DAG(
         task_id="start_compute",
         ocean_conn_id="ocean_bob",
         order=pay_for_compute.output["order"],
+        variables="{{ params.variables | tojson }}",
         custom_data=(
             "{{ (params.custom_data or var.json.get('ocean_custom_data', {'seed': "
             + START

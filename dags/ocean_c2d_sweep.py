@@ -19,6 +19,7 @@ import pendulum
 from airflow.sdk import DAG, Param, task, task_group
 
 from airflow_ocean.assets import OCEAN_RESULT
+from airflow_ocean.forms import NODE_PARAMS
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
 from airflow_ocean.operators.plots import OceanPlotSeveralOperator
@@ -89,7 +90,8 @@ PARAMS = {
         minimum=60,
         title="Duration (seconds)",
         section="Computation",
-        description_md="For how long the environment is paid: an hour is 3600, a day 86400.",
+        description_md="For how long the environment is paid: an hour is 3600, a day 86400. On an Ocean Node: how long the job "
+        "may run.",
     ),
     "max_cost": Param(
         "0",
@@ -99,6 +101,7 @@ PARAMS = {
         section="Computation",
         description_md="The most each job may pay for prices and fees, in whole tokens of each token that pays.",
     ),
+    **NODE_PARAMS,
 }
 
 with DAG(
@@ -133,6 +136,8 @@ with DAG(
             algorithm_did=choose_assets.output["algorithm_did"],
             environment="{{ params.environment }}",
             duration="{{ params.duration }}",
+            job_resources="{{ params.job_resources | tojson }}",
+            queue_wait="{{ params.queue_wait }}",
             max_cost="{{ {'*': params.max_cost} | tojson }}",
             reuse_orders=True,
             when_in_use="order_anew",
@@ -144,6 +149,7 @@ with DAG(
             task_id="start_compute",
             ocean_conn_id="ocean_bob",
             order=pay_for_compute.output["order"],
+            variables="{{ params.variables | tojson }}",
             custom_data=custom_data,
             wait_for_order=True,
         )

@@ -30,7 +30,7 @@ PARAMS = {
         type=["string", "null"],
         title="Job",
         section="Settlement",
-        description_md="Wait until the payment of this job is claimed. Its id is what `start_compute` returned.",
+        description_md="Wait until the payment of this job is claimed. Its id is what the task that started it returned.",
     ),
     "provider_url": Param(
         None,
@@ -70,8 +70,8 @@ PARAMS = {
         pattern="^(0x[0-9a-fA-F]{40})?$",
         title="Contract",
         section="Withdrawal",
-        description_md="The escrow's address, as `payment` in the XCom `order` of the payment says. Empty: the one that is "
-        "listed for the network; a node may be built for an earlier one.",
+        description_md="The escrow's address, as the task that paid tells in its XCom *order*. Empty: the one that is listed "
+        "for the network; a node may be built for an earlier one.",
     ),
 }
 
