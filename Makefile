@@ -34,8 +34,8 @@ demo: env ## run the whole compute flow on a local Ocean network (ARGS=--help fo
 up: env ## start the local Ocean network and the Airflow UI, until Ctrl-C
 	@$(PYTHON_BIN) -m include.demo up $(ARGS)
 
-test: dev-env ## run all tests (ARGS=tests/unit for some)
-	@$(PYTHON_BIN) -m pytest $(ARGS)
+test: dev-env ## run all tests, several at once (ARGS=tests/unit for some, one after another)
+	@$(PYTHON_BIN) -m pytest $(or $(ARGS),--numprocesses 3)
 
 chaos: dev-env ## break and kill everything at many moments, count what was paid, write build/chaos.md (takes hours)
 	@rm -f build/chaos.md

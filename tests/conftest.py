@@ -12,6 +12,7 @@ import pytest
 from include.localnet import accounts, network
 from include.localnet.settings import NetworkSettings, choose_ports
 from tests import support as _ocean_lib_made_usable  # noqa: F401
+from tests.support.workers import Workers, end_at_a_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +28,16 @@ STACK = os.environ.get("OCEAN_TEST_STACK", "provider")
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     # By default SIGTERM ends Python without a clean-up, and the network's processes would stay.
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+    if hasattr(config, "workerinput"):
+        # Ctrl-C reaches workers as well as the process that they work for, which ends them by SIGTERM; without it,
+        # pytest-xdist sends them SIGINT. The return code tells pytest-xdist that this is an interrupt.
+        end_at_a_signal((signal.SIGTERM, signal.SIGINT), returncode=pytest.ExitCode.INTERRUPTED)
+    else:
+        end_at_a_signal((signal.SIGTERM,), returncode=143)
+        if config.pluginmanager.hasplugin("xdist"):
+            config.pluginmanager.register(Workers())
     # A run in the background, or under nohup, has these ignored, and so would all that the tests start and interrupt.
     for interrupt in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(interrupt) is signal.SIG_IGN:
