@@ -341,14 +341,17 @@ def renew(world: World, paid: bool) -> Case:
     return Case(arguments, wallet.private_key, verify)
 
 
-def paid_order(world: World, wallet: Wallet, paid: bool, renewed: bool = False) -> Order:
-    """Pay for a job, past all faults."""
+def paid_order(world: World, wallet: Wallet, paid: bool, renewed: bool = False, duration: int = 600) -> Order:
+    """Pay for a job, past all faults.
+
+    :param duration: seconds that the environment is paid for
+    """
     environment = world.paid_environment.id if paid else "free"
     names = ("dispensed 2", "quick dispensed")
     dataset, algorithm = (world.assets[name].did for name in names)
     with world.client(wallet.private_key) as client:
         order = client.orders.pay(
-            client.orders.quote([dataset], algorithm, environment=environment, duration=600)
+            client.orders.quote([dataset], algorithm, environment=environment, duration=duration)
         )
     if not renewed:
         return order
