@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,41 +16,9 @@ from include.localnet import accounts
 from include.localnet.cli import exports
 from tests.support.airflow import PROJECT, airflow_environment
 from tests.support.s3 import BUCKET, CONNECTION_VARIABLE, S3Server
+from tests.support.statsd import StatsDListener
 
 pytestmark = pytest.mark.e2e
-
-
-class StatsDListener:
-    """What a StatsD server receives, on loopback."""
-
-    def __enter__(self) -> StatsDListener:
-        self.lines: list[str] = []
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._receive)
-        self._thread.start()
-        return self
-
-    def _receive(self) -> None:
-        while (packet := self._socket.recv(65536)) != b"end":
-            self.lines += packet.decode().split("\n")
-
-    def __exit__(self, *_exception: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Take in what has been sent until now, and stop."""
-        if self._thread.is_alive():
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ending:
-                ending.sendto(b"end", ("127.0.0.1", self.port))
-            self._thread.join()
-            self._socket.close()
-
-    def counted(self, name: str) -> int | None:
-        """Return the sum of a counter, None when it was never sent."""
-        values = [line for line in self.lines if line.startswith(f"airflow.{name}:") and "|c" in line]
-        return sum(int(line.split(":")[1].split("|")[0]) for line in values) if values else None
 
 
 @dataclass
