@@ -6,9 +6,11 @@ What reads them afterwards is :func:`decode_result`, which is offered here as we
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
+import time
 import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +39,10 @@ __all__ = [
     "save_stream",
 ]
 
+logger = logging.getLogger(__name__)
+
+# Seconds between two lines in the log that say how far a long download is.
+NEWS_INTERVAL = 10.0
 _LONGEST_NAME = 120
 _LONGEST_SUFFIX = 16
 # What ``protocol`` is for paths of a file system; those of ``pathlib`` have none.
@@ -106,6 +112,7 @@ def save_stream(chunks: Iterable[bytes], target: ArtifactPath, max_bytes: int) -
         left_over.unlink(missing_ok=True)
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     digest, size = hashlib.sha256(), 0
+    news = time.monotonic() + NEWS_INTERVAL
     try:
         with unfinished.open("wb") as stream:
             for chunk in chunks:
@@ -117,6 +124,9 @@ def save_stream(chunks: Iterable[bytes], target: ArtifactPath, max_bytes: int) -
                     )
                 digest.update(chunk)
                 stream.write(chunk)
+                if time.monotonic() >= news:
+                    logger.info("%s: %.1f MB until now", shown(target.name), size / 1e6)
+                    news = time.monotonic() + NEWS_INTERVAL
         unfinished.replace(target)
     except BaseException:  # an interrupt or a task's time-out, too, may not leave half a file
         with suppress(Exception):

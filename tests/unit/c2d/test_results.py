@@ -493,6 +493,16 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.parametrize(
+    ("interval", "told"), [(0.0, ["'result': 0.3 MB until now", "'result': 0.5 MB until now"]), (60.0, [])]
+)
+def test_a_long_download_says_how_far_it_is(tmp_path, monkeypatch, caplog, interval, told):
+    monkeypatch.setattr("airflow_ocean.c2d.results.NEWS_INTERVAL", interval)
+    with caplog.at_level("INFO"):
+        save_stream([b"x" * 300_000, b"x" * 200_000], tmp_path / "result", 1_000_000)
+    assert [record.getMessage() for record in caplog.records] == told
+
+
 def test_a_stream_is_saved_with_size_and_hash(folder):
     target = folder / "run" / "0-result.bin"
 
