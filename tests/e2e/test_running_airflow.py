@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -118,7 +119,13 @@ class Run:
         DagRun(self._airflow, "ocean_c2d", self.path.rpartition("/")[2]).answer("approve_spending", option)
 
     def log(self, task: str) -> str:
-        return json.dumps(self._airflow.request("GET", f"{self.path}/taskInstances/{task}/logs/1")["content"])
+        return json.dumps(self.log_lines(task))
+
+    def log_lines(self, task: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._airflow.request(
+            "GET", f"{self.path}/taskInstances/{task}/logs/1"
+        )["content"]
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +202,45 @@ def test_the_wait_is_deferred_to_the_triggerer(run: Run) -> None:
     states = run.xcom("wait_for_compute", "states")
     assert states[-1]["state"] == 70
     assert [entry["at"] for entry in states] == sorted(entry["at"] for entry in states)
+
+
+def test_the_logs_can_be_followed(run: Run) -> None:
+    lines = {task: run.log_lines(task) for task in TASKS}
+    said = {task: [str(line["event"]) for line in found] for task, found in lines.items()}
+    paying = (
+        "publish_dataset",
+        "publish_algorithm",
+        "allow_algorithm",
+        "transfer_datatokens",
+        "pay_for_compute",
+    )
+    for task in paying:
+        transactions = run.xcom(task, "cost")["transactions"]
+        assert transactions
+        for sent in transactions:
+            mined = re.compile(rf".+: transaction {sent} is in block [1-9][0-9]*, gas [1-9][0-9]*")
+            assert len([line for line in said[task] if mined.fullmatch(line)]) == 1, said[task]
+    for task in ("publish_dataset", "publish_algorithm"):
+        assert any(run.xcom(task) in line for line in said[task])
+    for did in (run.xcom("publish_dataset"), run.xcom("publish_algorithm")):
+        assert any(line.startswith(f"order {did}: transaction ") for line in said["pay_for_compute"])
+    job = run.xcom("start_compute")
+    assert any(line.startswith(f"Started job {job}") for line in said["start_compute"])
+    for state in run.xcom("wait_for_compute", "states"):
+        seen = re.compile(rf"Compute .*{job}.*{re.escape(state['text'])}.*, after [0-9]+ s")
+        assert any(seen.fullmatch(line) for line in said["wait_for_compute"]), (state, said)
+    manifest = json.loads(
+        Path(run.xcom("fetch_and_plot.fetch_results", "manifest").removeprefix("file://")).read_text()
+    )
+    for file in manifest["files"]:
+        fetched = f"Fetched {file['type']} {file['name']!r}, {file['size']} bytes, to "
+        assert any(line.startswith(fetched) for line in said["fetch_and_plot.fetch_results"])
+    # ocean-lib prints and logs what it signs and sends, and everything else that it does.
+    for task, found in lines.items():
+        for line in found:
+            logger = str(line.get("logger") or "")
+            assert not logger.startswith(("task.stdout", "task.stderr", "ocean_lib", "web3")), (task, line)
+            assert len(str(line["event"])) < 2000, (task, line)
 
 
 def test_the_artifacts_are_below_the_base(run: Run, airflow: Airflow) -> None:

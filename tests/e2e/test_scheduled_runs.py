@@ -18,7 +18,7 @@ from include.localnet.accounts import ALICE, BOB
 from include.localnet.ethereum import Chain
 from tests.support.airflow import PROJECT
 from tests.support.fault_proxy import Answer, FaultProxy, Rule
-from tests.support.running_airflow import DagRun, RunningAirflow, project_dag
+from tests.support.running_airflow import DagRun, RunningAirflow, change, project_dag
 from tests.support.statsd import StatsDListener
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.jobs import Job
     from include.localnet.settings import NetworkSettings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 SWEEP, RECURRING, REPORT = "ocean_c2d_sweep", "ocean_c2d_recurring", "report"
 # So long a job takes, seconds: longer than Airflow needs for the next task on a busy machine.
@@ -37,11 +37,11 @@ LENGTH = 45
 # The set that is wrong sinks its own member only.
 SETS: list[dict[str, Any]] = [
     {**parameters, "seed": LENGTH}
-    for parameters in ({"points": 20}, {"kernel": "no such kernel"}, {"points": 30}, {"points": 40})
+    for parameters in ({"points": 20}, {"kernel": "no such kernel"}, {"points": 30})
 ]
 AT_ONCE = 2
 # A run may take this long on a busy machine, seconds.
-PATIENCE = 600
+PATIENCE = 1200
 FAILED_LOOKS = 2
 
 
@@ -253,17 +253,17 @@ def swept(airflow: RunningAirflow, shop: Shop, statsd: StatsDListener) -> tuple[
 def test_a_member_that_fails_sinks_no_other(airflow: RunningAirflow, swept: tuple[DagRun, Counted]) -> None:
     run, counted = swept
     waits = mapped(airflow, run, "member.wait_for_compute")
-    assert [task["state"] for task in waits] == ["success", "failed", "success", "success"]
+    assert [task["state"] for task in waits] == ["success", "failed", "success"]
     assert all(task["try_number"] == 1 for task in waits), "what an algorithm refuses is not tried again"
     fetches = mapped(airflow, run, "member.fetch_results")
-    assert [task["state"] for task in fetches] == ["success", "upstream_failed", "success", "success"]
+    assert [task["state"] for task in fetches] == ["success", "upstream_failed", "success"]
     assert run.task("plot")["state"] == "success"
-    folders = [files[0].rpartition("/")[0] for files in of_members(airflow, run, "fetch_results", (0, 2, 3))]
+    folders = [files[0].rpartition("/")[0] for files in of_members(airflow, run, "fetch_results", (0, 2))]
     manifests = [json.loads(read(f"{folder}/manifest.json")) for folder in folders]
     assert [manifest["label"].partition(",")[0] for manifest in manifests] == [
-        "points=20", "points=30", "points=40",
+        "points=20", "points=30",
     ]  # fmt: skip
-    assert counted.jobs() == {"started": 4, "finished": 3, "failed": 1}
+    assert counted.jobs() == {"started": 3, "finished": 2, "failed": 1}
 
 
 def test_so_many_jobs_run_at_once_as_allowed_and_are_ordered(
@@ -312,8 +312,8 @@ def most_at_once(jobs: list[Job]) -> int:
     assert all(moment for moment, _ in changes)
     running = most = 0
     # Whoever ends in the same instant in which another one begins has ended.
-    for _, change in sorted(changes, key=lambda item: (item[0] or datetime.min, item[1])):
-        running += change
+    for _, difference in sorted(changes, key=lambda item: (item[0] or datetime.min, item[1])):
+        running += difference
         most = max(most, running)
     return most
 
@@ -393,7 +393,10 @@ def test_a_backfill_pays_once_per_interval_what_has_run_out(
 ) -> None:
     set_variables(airflow, dataset_dids=[shop.brief], custom_data={"points": 25})
     interval = {"from_date": "2025-03-01T10:00:00+01:00", "to_date": "2025-03-01T12:00:00+01:00"}
-    airflow.request("POST", "/api/v2/backfills", json={"dag_id": RECURRING, **interval})
+    # The scheduler of Airflow 3.3.2 ends when a backfill is taken back whose runs it looks at, as when SQLite is locked.
+    change(airflow, "PATCH", f"/api/v2/dags/{RECURRING}", {"is_paused": True})
+    change(airflow, "POST", "/api/v2/backfills", {"dag_id": RECURRING, **interval})
+    airflow.unpause(RECURRING)
     runs = wait_until(lambda: (found := runs_of(airflow, "backfill"))[2:] and found, "the backfill has begun")
     assert [wait_for(run) for run in runs] == ["success"] * 3
     paid = [run.xcom("pay_for_compute") for run in runs]

@@ -251,28 +251,29 @@ class DagRun:
     def mark(self, state: str, task_id: str | None = None) -> None:
         """Mark the run, or a task of it, as a user does."""
         if task_id is None:
-            self._change("PATCH", self.path, {"state": state})
+            change(self._airflow, "PATCH", self.path, {"state": state})
         else:
-            self._change("PATCH", f"{self.path}/taskInstances/{task_id}", {"new_state": state})
+            change(self._airflow, "PATCH", f"{self.path}/taskInstances/{task_id}", {"new_state": state})
 
     def clear(self, task_id: str) -> None:
         """Clear a task, as a user does."""
         body = {"dry_run": False, "task_ids": [task_id], "dag_run_id": self.run_id, "only_failed": False}
-        self._change("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", body)
+        change(self._airflow, "POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", body)
 
-    def _change(self, method: str, path: str, body: dict[str, Any]) -> None:
-        """Send a request, again when SQLite was locked for too long: Airflow then rolls back and answers 500."""
 
-        def accepted() -> bool:
-            try:
-                self._airflow.request(method, path, json=body)
-            except CommandError as error:
-                if "was answered 500" not in str(error):
-                    raise
-                return False
-            return True
+def change(airflow: Airflow, method: str, path: str, body: dict[str, Any]) -> None:
+    """Send a request, again when SQLite was locked for too long: Airflow then rolls back and answers 500 or 503."""
 
-        wait_until(accepted, f"Airflow takes {method} {path}")
+    def accepted() -> bool:
+        try:
+            airflow.request(method, path, json=body)
+        except CommandError as error:
+            if not any(f"was answered {status}" in str(error) for status in (500, 503)):
+                raise
+            return False
+        return True
+
+    wait_until(accepted, f"Airflow takes {method} {path}")
 
 
 def terminate(worker: list[psutil.Process]) -> None:

@@ -241,5 +241,8 @@ class OceanPlotSeveralOperator(OceanPlotOperator):
     @staticmethod
     def _uris(given: Any) -> Iterable[str]:
         if isinstance(given, str):
-            return parameters.json_list("manifest", given) or []
+            # Airflow hands over what a single mapped task pushed as it is, and not as a list of one.
+            return (
+                parameters.json_list("manifest", given) or [] if given.lstrip().startswith("[") else [given]
+            )
         return [uri for uri in given or [] if uri]

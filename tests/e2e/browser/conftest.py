@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
     from include.localnet.settings import NetworkSettings
 
@@ -39,7 +39,9 @@ PATIENCE = 60_000
 STEP = 500_000
 DATASET = "Branin function"
 KEYSTORE_PASSWORD = "an open sesame for Bob"
-DAGS = ("dags/ocean_c2d.py", "dags/ocean_c2d_recurring.py", "tests/support/dags/failing.py")
+DAG_IDS = ("ocean_c2d", "ocean_c2d_recurring", "ocean_c2d_sweep", "ocean_algorithm_rehearsal")
+DAGS = (*(f"dags/{dag_id}.py" for dag_id in DAG_IDS), "tests/support/dags/failing.py")
+EXPLORER = "https://explorer.example"
 
 
 @pytest.fixture(scope="package")
@@ -64,11 +66,12 @@ def ui_airflow(localnet: NetworkSettings, tmp_path_factory: pytest.TempPathFacto
     try:
         airflow.start()
         airflow.wait_until_ready()
-        set_connections(airflow, with_keystore(exports(localnet), home / "bob.json"))
+        set_connections(airflow, with_explorer(with_keystore(exports(localnet), home / "bob.json")))
         for dag_id in ("ocean_c2d", "pay_for_nothing"):
             airflow.wait_for_dag(dag_id)
             airflow.unpause(dag_id)
-        airflow.wait_for_dag("ocean_c2d_recurring")
+        for dag_id in DAG_IDS:
+            airflow.wait_for_dag(dag_id)
         yield airflow
     finally:
         airflow.stop()
@@ -82,6 +85,15 @@ def with_keystore(variables: dict[str, str], path: Path) -> dict[str, str]:
     bob = json.loads(variables["AIRFLOW_CONN_OCEAN_BOB"])
     bob |= {"password": KEYSTORE_PASSWORD, "extra": {**bob["extra"], "keystore_path": str(path)}}
     return {**variables, "AIRFLOW_CONN_OCEAN_BOB": json.dumps(bob)}
+
+
+def with_explorer(variables: dict[str, str]) -> dict[str, str]:
+    """Give the connections a block explorer."""
+    prefix = "AIRFLOW_CONN_OCEAN_"
+    connections = {name: json.loads(text) for name, text in variables.items() if name.startswith(prefix)}
+    for fields in connections.values():
+        fields["extra"]["explorer_url"] = EXPLORER
+    return {**variables, **{name: json.dumps(fields) for name, fields in connections.items()}}
 
 
 @pytest.fixture(scope="package")
@@ -158,11 +170,16 @@ def run_ids(airflow: Airflow, dag_id: str) -> set[str]:
     return {run["dag_run_id"] for run in runs}
 
 
+def open_form(page: Page, airflow: Airflow, dag_id: str) -> Locator:
+    """Open the form that triggers a DAG, as a person does."""
+    page.goto(f"{airflow.url}/dags/{dag_id}")
+    page.get_by_role("button", name="Trigger").first.click()
+    return page.locator("[role=dialog][data-scope=dialog]")
+
+
 def trigger_with_the_form(page: Page, airflow: Airflow) -> DagRun:
     before = run_ids(airflow, "ocean_c2d")
-    page.goto(f"{airflow.url}/dags/ocean_c2d")
-    page.get_by_role("button", name="Trigger").first.click()
-    form = page.locator("[role=dialog][data-scope=dialog]")
+    form = open_form(page, airflow, "ocean_c2d")
     form.get_by_role("button", name="Dataset").click()
     form.locator("#element_dataset_name").fill(DATASET)
     form.get_by_role("button", name="Trigger").last.click()

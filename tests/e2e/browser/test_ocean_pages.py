@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.e2e.browser.conftest import DATASET, PREFIX, every_route, own_page, tab_of
+from tests.e2e.browser.conftest import DATASET, EXPLORER, PREFIX, every_route, own_page, tab_of
 from tests.support import browser as support
 from tests.support.waiting import wait_until
 
@@ -86,8 +86,19 @@ def test_an_artifact_is_downloaded(page: Page, ui_airflow: Airflow, run: DagRun,
     assert hashlib.sha256((tmp_path / "result").read_bytes()).hexdigest() == expected
 
 
-def test_buttons_on_tasks_lead_to_the_place_on_the_tab(page: Page, ui_airflow: Airflow, run: DagRun) -> None:
+def test_buttons_on_tasks_lead_to_the_explorer_and_to_the_place_on_the_tab(
+    page: Page, ui_airflow: Airflow, run: DagRun
+) -> None:
     job = run.xcom("start_compute")
+    nft = run.xcom("publish_dataset", "nft_address")
+    sent = {
+        task: run.xcom(task, "cost")["transactions"][-1]
+        for task in ("publish_dataset", "allow_algorithm", "transfer_datatokens", "pay_for_compute")
+    }
+    for task, last in sent.items():
+        found = ui_airflow.request("GET", f"{run.path}/taskInstances/{task}/links")["extra_links"]
+        of_asset = {"Asset on the chain": f"{EXPLORER}/address/{nft}"} if task == "publish_dataset" else {}
+        assert found == {"Transaction": f"{EXPLORER}/tx/{last}", **of_asset}
     expected = {
         "start_compute": {"Compute job": f"job-{job}"},
         "wait_for_compute": {"Compute job": f"job-{job}"},

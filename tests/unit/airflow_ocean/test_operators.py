@@ -515,3 +515,17 @@ def test_what_is_given_is_chosen(context):
 def test_choosing_says_what_is_missing(context, extras, arguments, message):
     with pytest.raises(FatalError, match=message):
         choose(context, *extras, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "uris"),
+    [
+        (["file:///a", None, "file:///b"], ["file:///a", "file:///b"]),
+        ('["file:///a", "file:///b"]', ["file:///a", "file:///b"]),
+        # As Airflow hands over what a single mapped task has pushed.
+        ("file:///a", ["file:///a"]),
+        (None, []),
+    ],
+)
+def test_the_manifests_of_several_results_are_a_list_or_one(given, uris):
+    assert list(OceanPlotSeveralOperator._uris(given)) == uris

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.ocean_runs import TaskRow
+
 if TYPE_CHECKING:
     from tests.unit.airflow_ocean.ui.conftest import Site
 
@@ -166,3 +168,22 @@ async def test_the_pages_need_nothing_from_elsewhere(site: Site) -> None:
     assert " style=" not in page
     assert "<script src=" in page
     assert page.count("<script") == 1
+
+
+@pytest.mark.parametrize("may", [True, False])
+async def test_errors_are_told_to_those_who_may_read_logs(
+    site: Site, monkeypatch: pytest.MonkeyPatch, may: bool
+) -> None:
+    from airflow_ocean.ui import app, failures
+
+    def explain(_session: Any, _run: Any, tasks: list[Any]) -> list[failures.Failure]:
+        return [failures.Failure(task, "InvalidInputError", "as the log says", "", False) for task in tasks]
+
+    # Logs are files of a running Airflow; a browser test reads one.
+    monkeypatch.setattr(failures, "explain", explain)
+    site.app.dependency_overrides[app.may_read_logs] = lambda: may
+    site.add_tasks("failed", TaskRow("pay", "OceanPayForComputeOperator", "failed"))
+    page = (await site.get()).text
+    assert "What went wrong" in page
+    assert ("as the log says" in page) is may
+    assert ("The task&#39;s log says why." in page) is not may
