@@ -227,8 +227,11 @@ def test_the_logs_can_be_followed(run: Run) -> None:
     job = run.xcom("start_compute")
     assert any(line.startswith(f"Started job {job}") for line in said["start_compute"])
     for state in run.xcom("wait_for_compute", "states"):
-        seen = re.compile(rf"Compute .*{job}.*{re.escape(state['text'])}.*, after [0-9]+ s")
-        assert any(seen.fullmatch(line) for line in said["wait_for_compute"]), (state, said)
+        seen = re.compile(rf"Compute .*{job}.*{re.escape(state['text'])}.*, after [0-9.]+ s")
+        assert any(seen.fullmatch(line) for line in said["wait_for_compute"]), (
+            state,
+            said["wait_for_compute"],
+        )
     manifest = json.loads(
         Path(run.xcom("fetch_and_plot.fetch_results", "manifest").removeprefix("file://")).read_text()
     )
