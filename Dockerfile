@@ -9,6 +9,8 @@ ARG AIRFLOW_IMAGE=apache/airflow:3.3.2-python3.12
 # The chain of the local network (anvil), fetched as the Makefile does it: npm comes from PyPI, for this stage alone.
 FROM ${AIRFLOW_IMAGE} AS chain
 ARG NODE_VERSION=22.20.0
+# Made by the image's user: WORKDIR alone makes a folder of root's, which npm could not write into.
+RUN mkdir /tmp/chain
 WORKDIR /tmp/chain
 COPY --chown=airflow:root package.json package-lock.json .npmrc ./
 RUN python -m venv /tmp/node \

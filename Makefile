@@ -8,7 +8,7 @@ NODE_VERSION := 22.20.0
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test bench chaos lint docs lock env dev-env clean
+.PHONY: help demo up test test-compose bench chaos lint docs lock env dev-env clean
 
 # Trust whom the system trusts, as pip does; uv and Node.js by themselves know only the public authorities.
 SYSTEM_CERTIFICATES := /etc/ssl/certs/ca-certificates.crt
@@ -26,7 +26,7 @@ $(shell rm -f .venv/made)
 endif
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: env ## run the whole compute flow on a local Ocean network (ARGS=--help for options)
 	@$(PYTHON_BIN) -m include.demo run $(ARGS)
@@ -36,6 +36,9 @@ up: env ## start the local Ocean network and the Airflow UI, until Ctrl-C
 
 test: dev-env ## run all tests, several at once (ARGS=tests/unit for some, one after another)
 	@$(PYTHON_BIN) -m pytest $(or $(ARGS),--numprocesses 3)
+
+test-compose: dev-env ## bring the compose stack up in a Docker engine and break it (needs root and Debian; ~10 min)
+	@$(PYTHON_BIN) -m pytest -m compose tests/compose $(ARGS)
 
 chaos: dev-env ## break and kill everything at many moments, count what was paid, write build/chaos.md (takes hours)
 	@rm -f build/chaos.md
@@ -57,6 +60,8 @@ lock: .venv/made ## compile requirements*.in to requirements*.txt (ARGS=--upgrad
 	@for name in requirements requirements-extra requirements-dev; do \
 	  $(UV) pip compile --quiet --universal --python-version 3.11 --override requirements-override.txt \
 	    --custom-compile-command "make lock" $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" $(ARGS) \
+	  --output-file tests/compose/images/airflow.txt tests/compose/images/airflow.in
 
 env: .venv/project node_modules/made ## install what the project needs, and nothing twice
 

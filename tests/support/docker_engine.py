@@ -18,15 +18,14 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy
 
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    import io
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from docker import APIClient
 
@@ -181,7 +180,7 @@ def _build(client: APIClient, made_of: str) -> None:
             _write_root(root)
         archive.seek(0)
         changes = [f"ENV PATH={_PREFIX}/bin:/bin", 'CMD ["sh"]', f"LABEL {_MADE_OF}={made_of}"]
-        _import(client, archive, "plain", changes)
+        import_image(client, archive, f"{REPOSITORY}:plain", changes)
     created = client.create_container(f"{REPOSITORY}:plain", "true")["Id"]
     try:
         client.commit(created, REPOSITORY, "user", changes="USER 4321:4321")
@@ -189,8 +188,15 @@ def _build(client: APIClient, made_of: str) -> None:
         client.remove_container(created, force=True)
 
 
-def _import(client: APIClient, archive: io.BufferedIOBase, tag: str, changes: list[str]) -> None:
-    parameters = {"fromSrc": "-", "repo": REPOSITORY, "tag": tag, "changes": changes}
+def import_image(client: APIClient, archive: IO[bytes], name: str, changes: Iterable[str] = ()) -> None:
+    """Make an image of a tar archive.
+
+    :param archive: the root of its file system, open for reading
+    :param name: repository and tag
+    :param changes: instructions of a Dockerfile that set its configuration
+    """
+    repository, tag = name.split(":")
+    parameters = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": list(changes)}
     address = client._url("/images/create")
     answer = client.post(address, data=archive, params=parameters, timeout=600)
     answer.raise_for_status()

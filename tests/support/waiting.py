@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout: float = 120.0) -> T:
+def wait_until(condition: Callable[[], T], what: str, timeout: float = 120.0, pause: float = 0.02) -> T:
     """Return the first true value of a condition.
 
     :param what: the condition in words, for the failure
     :param timeout: seconds until the test fails
+    :param pause: seconds between two looks, where looking costs something
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -24,4 +25,4 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = 120.0) ->
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"after {timeout:.0f} s it is still not so that {what}")
-        time.sleep(0.02)
+        time.sleep(pause)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import re
 import runpy
-import secrets
 import shutil
 import subprocess
 import sys
@@ -21,45 +18,25 @@ from airflow_ocean.connections import OceanConnection
 from include.localnet.accounts import ALICE, BOB
 from include.localnet.settings import DEFAULT_PORTS
 from tests.support.airflow import PROJECT, prepare_airflow_home
+from tests.support.compose_stack import REQUIRED, clean_environment, composer, write_settings
 
 prepare_airflow_home()
 
-REQUIRED = {
-    "AIRFLOW_FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-    "AIRFLOW_JWT_SECRET": secrets.token_urlsafe(64),
-    "AIRFLOW_SECRET_KEY": secrets.token_urlsafe(64),
-    "AIRFLOW_ADMIN_PASSWORD": secrets.token_hex(16),
-    "POSTGRES_PASSWORD": secrets.token_hex(16),
-}
 COMPONENTS = {"apiserver", "scheduler", "dag-processor", "triggerer", "worker", "init"}
-
-
-def composer() -> list[str]:
-    """Return the command of the composer that is installed: Compose v2, else docker-compose."""
-    if shutil.which("docker"):
-        found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-        if found.returncode == 0:
-            return ["docker", "compose"]
-    if shutil.which("docker-compose"):
-        return ["docker-compose"]
-    pytest.skip("no composer: apt install docker-compose")
 
 
 def run_config(folder: Path, *profiles: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Have a composer read the project's file beside an ``.env`` of the test's own."""
+    command = composer()
+    if command is None:
+        pytest.skip("no composer: apt install docker-compose")
     shutil.copy(PROJECT / "docker-compose.yaml", folder)
-    lines = [
-        line for line in (PROJECT / ".env.example").read_text().splitlines() if not re.match(r"\w+=$", line)
-    ]
-    (folder / ".env").write_text(
-        "\n".join([*lines, *(f"{name}={value}" for name, value in settings.items())])
-    )
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    write_settings(folder / ".env", **settings)
     words = [word for profile in profiles for word in ("--profile", profile)]
     return subprocess.run(
-        [*composer(), *words, "config"],
+        [*command, *words, "config"],
         cwd=folder,
-        env=environment,
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=60,
