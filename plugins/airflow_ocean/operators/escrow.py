@@ -146,7 +146,7 @@ class OceanWithdrawFromEscrowOperator(OceanStepOperator):
             parse_units(amount, "amount")
         with self.client(context) as client:
             escrow = parameters.optional_address("escrow", self.escrow) or client.contract_address("Escrow")
-            tokens = [token] if token else client.escrow.tokens(escrow)
+            tokens = [token] if token else self._tokens(client, escrow)
             context["ti"].xcom_push("funds", {each: self._look(client, escrow, each) for each in tokens})
             returned: dict[str, str] = {}
             for each in tokens if amount != NOTHING else []:
@@ -158,6 +158,16 @@ class OceanWithdrawFromEscrowOperator(OceanStepOperator):
             self.push_cost(context, client)
             self.note_explorer_pages(transactions=[mined.hash for mined in client.transactions.mined])
         return returned
+
+    @staticmethod
+    def _tokens(client: OceanClient, escrow: str) -> list[str]:
+        """Return the tokens that are there, or were when the task began: the contract forgets one that is taken out."""
+        journal, entry = client.transactions.journal, f"tokens in {escrow}"
+        known = journal.load(entry)
+        if known is None:
+            known = {"tokens": client.escrow.tokens(escrow)}
+            journal.save(entry, known)
+        return list(known["tokens"])
 
     def _look(self, client: OceanClient, escrow: str, token: str) -> dict[str, str]:
         funds = client.escrow.funds(escrow, token)
