@@ -272,8 +272,9 @@ def test_so_many_jobs_run_at_once_as_allowed_and_are_ordered(
     run, counted = swept
     jobs = shop.jobs(set(of_members(airflow, run, "start_compute", range(len(SETS)))))
     assert len(jobs) == len(SETS)
-    assert most_at_once(jobs) == AT_ONCE
-    # The dataset's order serves all members; the algorithm is ordered as often as jobs run at once.
+    assert most_at_once(jobs) <= AT_ONCE
+    # The dataset's order serves all members; the algorithm is ordered as often as jobs may run at once: whoever pays while
+    # another member has an order takes a second one, and a third is not allowed.
     orders = of_members(airflow, run, "pay_for_compute", range(len(SETS)))
     assert len({dataset for dataset, _ in orders}) == 1
     assert len({algorithm for _, algorithm in orders}) == AT_ONCE
