@@ -30,14 +30,13 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 def pytest_configure(config: pytest.Config) -> None:
     # By default SIGTERM ends Python without a clean-up, and the network's processes would stay.
+    end_at_a_signal(signal.SIGTERM)
     if hasattr(config, "workerinput"):
-        # Ctrl-C reaches workers as well as the process that they work for, which ends them by SIGTERM; without it,
-        # pytest-xdist sends them SIGINT. The return code tells pytest-xdist that this is an interrupt.
-        end_at_a_signal((signal.SIGTERM, signal.SIGINT), returncode=pytest.ExitCode.INTERRUPTED)
-    else:
-        end_at_a_signal((signal.SIGTERM,), returncode=143)
-        if config.pluginmanager.hasplugin("xdist"):
-            config.pluginmanager.register(Workers())
+        # Ctrl-C reaches a worker as well as the process that it works for, which ends it by SIGTERM; where that process
+        # is no more, pytest-xdist sends SIGINT.
+        end_at_a_signal(signal.SIGTERM, signal.SIGINT)
+    elif config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(Workers())
     # A run in the background, or under nohup, has these ignored, and so would all that the tests start and interrupt.
     for interrupt in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(interrupt) is signal.SIG_IGN:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
-import execnet
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -70,18 +70,23 @@ class Workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.gateway._rinfo().pid, signal.SIGTERM)
         for worker in self._at_work:
-            # One that was just done, or died, says so by an error.
-            with contextlib.suppress(execnet.gateway_base.RemoteError, EOFError):
+            try:
                 worker.channel.waitclose(_PATIENCE)
+            except worker.channel.TimeoutError:
+                what = f"{worker} did not end within {_PATIENCE:.0f} s and is killed: look for processes that it leaves"
+                print(what, file=sys.stderr)
+            except (worker.channel.RemoteError, EOFError):
+                pass  # It was just done, or has died.
 
 
-def end_at_a_signal(numbers: tuple[signal.Signals, ...], returncode: int) -> None:
+def end_at_a_signal(*numbers: signal.Signals) -> None:
     """Let the first of some signals end the tests; those that follow must not disturb the clean-up."""
 
     def end(number: int, _frame: object) -> None:
         for each in numbers:
             signal.signal(each, lambda *_: None)
-        pytest.exit(f"ended by {signal.Signals(number).name}", returncode=returncode)
+        # Not pytest.exit(): that is an Exception, which code under test may catch and go on.
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     for number in numbers:
         signal.signal(number, end)
