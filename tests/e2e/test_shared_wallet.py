@@ -183,12 +183,13 @@ def airflow(
         airflow.stop()
 
 
+@pytest.mark.timeout(1500)
 def test_mapped_tasks_of_a_running_airflow(slow_localnet: NetworkSettings, airflow: RunningAirflow) -> None:
     """All datasets are published at once by one wallet, then all are ordered at once by another."""
     chain = Chain(slow_localnet.rpc_url)
     began, before = chain.block_number(), (sent(chain, ALICE), sent(chain, BOB))
     run = airflow.trigger("shared_wallet")
-    wait_until(lambda: run.state in ("success", "failed"), "the run is over", timeout=500)
+    wait_until(lambda: run.state in ("success", "failed"), "the run is over", timeout=1200)
     for task in ("publish_dataset", "pay"):
         assert [member["state"] for member in run.members(task)] == ["success"] * TASKS, task
     assert run.state == "success"
