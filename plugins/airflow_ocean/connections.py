@@ -87,7 +87,7 @@ class OceanConnection:
             keystore_path=extra.text("keystore_path"),
             metadata_cache_url=extra.url("metadata_cache_url"),
             address_file=extra.text("address_file"),
-            max_fee_gwei=extra.positive_decimal("max_fee_gwei"),
+            max_fee_gwei=extra.gwei("max_fee_gwei"),
             max_cost=extra.values.get("max_cost"),
             confirmations=extra.count("confirmations", 1),
             explorer_url=extra.url("explorer_url") or (known.explorer_url if known else None),
@@ -263,7 +263,9 @@ class _Extra:
             )
         return known[value]
 
-    def positive_decimal(self, name: str) -> Decimal | None:
+    def gwei(self, name: str) -> Decimal | None:
+        from airflow_ocean.c2d.network import MOST_GWEI
+
         value = self.values.get(name)
         if value is None or value == "":
             return None
@@ -271,8 +273,8 @@ class _Extra:
             number = Decimal(str(value))
         except InvalidOperation:
             raise self.error(name, f"must be a number, not {value!r}") from None
-        if not number.is_finite() or number <= 0:
-            raise self.error(name, f"must be above 0, not {value!r}")
+        if not number.is_finite() or not 0 < number <= MOST_GWEI:
+            raise self.error(name, f"must be above 0 and no more than {MOST_GWEI}, not {value!r}")
         return number
 
     def count(self, name: str, default: int) -> int:

@@ -25,6 +25,9 @@ def origin(url: str) -> str:
 KNOWN_NETWORKS = Path(__file__).with_name("networks.json")
 """Ocean's contracts on the public networks, in the form of ocean-contracts' address file, for which see ``_about`` in it."""
 
+# A whole coin per unit of gas: whoever allows more has slipped, and a number such as 1e999999999 would fill the memory.
+MOST_GWEI = 10**9
+
 
 @dataclass(frozen=True)
 class KnownNetwork:
@@ -89,8 +92,10 @@ class Network:
             object.__setattr__(self, name, value.rstrip("/"))
         if self.confirmations < 1:
             raise InvalidInputError(f"confirmations must be 1 or more, not {self.confirmations}")
-        if self.max_fee_gwei is not None and self.max_fee_gwei <= 0:
-            raise InvalidInputError(f"max_fee_gwei must be above 0, not {self.max_fee_gwei}")
+        if self.max_fee_gwei is not None and not 0 < self.max_fee_gwei <= MOST_GWEI:
+            raise InvalidInputError(
+                f"max_fee_gwei must be above 0 and no more than {MOST_GWEI}, not {self.max_fee_gwei}"
+            )
 
     @property
     def max_fee_wei(self) -> int | None:

@@ -55,36 +55,43 @@ def test_the_wallet_is_the_keys(connection, key):
     assert hook.get_conn() is hook.client
 
 
-@pytest.mark.parametrize(
-    ("fields", "extra", "named"),
-    [
-        ({"host": ""}, None, "field host"),
-        ({"host": "ftp://127.0.0.1"}, None, "field host"),
-        ({"host": "http://127.0.0.1:99999999"}, None, "field host"),
-        ({"host": "127.0.0.1:eth"}, None, "field host"),
-        ({"password": ""}, None, "field password"),
-        ({"password": KEY[:-1]}, None, "field password"),
-        ({"password": KEY[:-1] + "z"}, None, "field password"),
-        ({"conn_type": "http"}, None, "of type 'http'"),
-        ({}, {"provider_url": None}, "provider_url"),
-        ({}, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
-        ({}, {"provider_url": 8030}, "provider_url"),
-        ({}, {"metadata_cache_url": "aquarius"}, "metadata_cache_url"),
-        ({}, {"network_name": "goerli"}, "network_name"),
-        ({}, {"network_name": 1}, "network_name"),
-        ({}, {"max_fee_gwei": "much"}, "max_fee_gwei"),
-        ({}, {"max_fee_gwei": -1}, "max_fee_gwei"),
-        ({}, {"max_fee_gwei": "NaN"}, "max_fee_gwei"),
-        ({}, {"confirmations": 0}, "confirmations"),
-        ({}, {"confirmations": 1.5}, "confirmations"),
-        ({}, {"confirmations": True}, "confirmations"),
-        ({}, {"explorer_url": "javascript:alert(1)"}, "explorer_url"),
-        ({}, {"artifact_base": ["s3://b"]}, "artifact_base"),
-        ({}, {"keystore_path": "/no/such/file"}, "keystore_path"),
-        ({}, "{not json", "field extra"),
-        ({}, "[1]", "field extra"),
-    ],
-)
+BAD_FIELDS = [
+    ({"host": ""}, None, "field host"),
+    ({"host": "ftp://127.0.0.1"}, None, "field host"),
+    ({"host": "http://127.0.0.1:99999999"}, None, "field host"),
+    ({"host": "127.0.0.1:eth"}, None, "field host"),
+    ({"password": ""}, None, "field password"),
+    ({"password": KEY[:-1]}, None, "field password"),
+    ({"password": KEY[:-1] + "z"}, None, "field password"),
+    ({"conn_type": "http"}, None, "of type 'http'"),
+    ({}, {"provider_url": None}, "provider_url"),
+    ({}, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
+    ({}, {"provider_url": 8030}, "provider_url"),
+    ({}, {"metadata_cache_url": "aquarius"}, "metadata_cache_url"),
+    ({}, {"network_name": "goerli"}, "network_name"),
+    ({}, {"network_name": 1}, "network_name"),
+    ({}, {"max_fee_gwei": "much"}, "max_fee_gwei"),
+    ({}, {"max_fee_gwei": -1}, "max_fee_gwei"),
+    ({}, {"max_fee_gwei": "NaN"}, "max_fee_gwei"),
+    ({}, {"max_fee_gwei": "1e999"}, "max_fee_gwei"),
+    ({}, {"max_cost": "much"}, "max_cost"),
+    ({}, {"max_cost": {"gas": 1.5}}, "max_cost"),
+    ({}, {"max_cost": "1e999"}, "max_cost"),
+    ({}, {"address_file": 5}, "address_file"),
+    ({}, {"rpc_api_key": [1]}, "rpc_api_key"),
+    ({}, {"confirmations": 0}, "confirmations"),
+    ({}, {"confirmations": 1.5}, "confirmations"),
+    ({}, {"confirmations": "1" + "0" * 30}, "confirmations"),
+    ({}, {"confirmations": True}, "confirmations"),
+    ({}, {"explorer_url": "javascript:alert(1)"}, "explorer_url"),
+    ({}, {"artifact_base": ["s3://b"]}, "artifact_base"),
+    ({}, {"keystore_path": "/no/such/file"}, "keystore_path"),
+    ({}, "{not json", "field extra"),
+    ({}, "[1]", "field extra"),
+]
+
+
+@pytest.mark.parametrize(("fields", "extra", "named"), BAD_FIELDS)
 def test_a_bad_field_is_named_and_no_secret_shown(connection, fields, extra, named):
     hook = OceanHook(connection(extra, **fields))
     with pytest.raises(InvalidInputError) as raised:
@@ -93,6 +100,12 @@ def test_a_bad_field_is_named_and_no_secret_shown(connection, fields, extra, nam
     assert named in str(raised.value)
     assert KEY[2:-1] not in str(raised.value)
     assert hook.test_connection() == (False, str(raised.value))
+
+
+def test_every_field_of_the_form_has_a_bad_value():
+    (connection_type,) = get_provider_info()["connection-types"]
+    tried = {name for _, extra, _ in BAD_FIELDS if isinstance(extra, dict) for name in extra}
+    assert connection_type["conn-fields"].keys() == tried
 
 
 def test_extra_fields_as_text_and_as_numbers_mean_the_same(connection):

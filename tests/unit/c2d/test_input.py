@@ -114,6 +114,7 @@ class TestNetwork:
             ({"metadata_cache_url": "ftp://x"}, "metadata_cache_url must be a URL"),
             ({"confirmations": 0}, "confirmations must be 1 or more"),
             ({"max_fee_gwei": Decimal(0)}, "max_fee_gwei must be above 0"),
+            ({"max_fee_gwei": Decimal("1e999999999")}, "max_fee_gwei must be above 0 and no more than"),
         ],
     )
     def test_refused(self, fields: dict[str, Any], words: str) -> None:
