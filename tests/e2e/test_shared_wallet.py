@@ -189,10 +189,10 @@ def test_mapped_tasks_of_a_running_airflow(slow_localnet: NetworkSettings, airfl
     chain = Chain(slow_localnet.rpc_url)
     began, before = chain.block_number(), (sent(chain, ALICE), sent(chain, BOB))
     run = airflow.trigger("shared_wallet")
-    wait_until(lambda: run.state in ("success", "failed"), "the run is over", timeout=1200)
+    state = run.wait_until_over(1200)
     for task in ("publish_dataset", "pay"):
         assert [member["state"] for member in run.members(task)] == ["success"] * TASKS, task
-    assert run.state == "success"
+    assert state == "success"
 
     def pushed(task: str, key: str = "return_value") -> list[Any]:
         return [run.xcom(task, key, number) for number in range(TASKS)]

@@ -10,6 +10,7 @@ import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 
 from include.demo.airflow import _COMPONENTS, Airflow
@@ -190,6 +191,21 @@ class DagRun:
     def state(self) -> str:
         """The run's state."""
         return str(self._airflow.request("GET", self.path)["state"])
+
+    def wait_until_over(self, timeout: float) -> str:
+        """Wait until the run is over, and return its state.
+
+        An API server that is busy, or whose SQLite is locked for too long, may leave a question without an answer.
+        """
+
+        def over() -> str | None:
+            with contextlib.suppress(httpx.HTTPError, CommandError):
+                return state if (state := self.state) in ("success", "failed") else None
+            return None
+
+        found = wait_until(over, "the run is over", timeout)
+        assert found is not None
+        return found
 
     def tasks(self) -> Mapping[str, dict[str, Any]]:
         """Return its task instances as the REST API has them, by task id."""
