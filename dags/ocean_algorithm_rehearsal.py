@@ -82,15 +82,15 @@ PARAMS = {
         type="array",
         minItems=1,
         items={"type": ["string", "array", "object"]},
-        title="Datasets",
-        section="Sample data",
+        title="Sample data",
+        section="Data",
         description_md="A JSON list: for each dataset a URL or path, or a list of them when it has several files.",
     ),
     "custom_data": Param(
         None,
         type=["object", "null"],
         title="Custom data",
-        section="Sample data",
+        section="Data",
         description_md="Parameters for the algorithm, a JSON object; it finds them as `algoCustomData.json`.",
     ),
     "memory": Param(
