@@ -50,6 +50,9 @@ RUN python -c "import airflow_ocean.c2d.client, airflow_ocean.c2d.oceanlib, airf
     && airflow version
 
 FROM airflow AS localnet
+# Likewise; and what it compiles stays in the image, so that no container has to compile it again before it answers.
+RUN python -c "import include.localnet.cli, include.localnet.files, include.localnet.aquarius.__main__, include.localnet.node.__main__, \
+    include.localnet.operator_service.__main__, include.localnet.provider.__main__"
 COPY --from=chain --chown=airflow:root /tmp/chain/node_modules node_modules
 ENV OCEAN_LOCALNET_HOME=/opt/ocean/localnet
 ENTRYPOINT ["/usr/bin/dumb-init", "--", "python", "-m", "include.localnet"]
