@@ -35,7 +35,9 @@ up: env ## start the local Ocean network and the Airflow UI, until Ctrl-C
 	@$(PYTHON_BIN) -m include.demo up $(ARGS)
 
 test: dev-env ## run all tests, several at once (ARGS=tests/unit for some, one after another)
-	@$(PYTHON_BIN) -m pytest $(or $(ARGS),--numprocesses 3)
+	@$(PYTHON_BIN) -m pytest $(or $(ARGS),--numprocesses 2)
+	@$(if $(ARGS),,OCEAN_TEST_STACK=node $(PYTHON_BIN) -m pytest --numprocesses 2 \
+	  -m "both_stacks and not long and not compose" tests/e2e)
 
 test-compose: dev-env ## bring the compose stack up in a Docker engine and break it (needs root and Debian; ~10 min)
 	@$(PYTHON_BIN) -m pytest -m compose tests/compose $(ARGS)
