@@ -9,8 +9,8 @@ NODE_PARAMS = {
     "job_resources": Param(
         None,
         type=["object", "null"],
-        title="Resources",
-        section="On an Ocean Node",
+        title="Resources of an Ocean Node",
+        section="Node",
         description_md='Such as `{"cpu": 2, "ram": 4}`; by default the least of each.\n\n'
         "What an environment offers, and for how much, the node's list of environments says.",
     ),
@@ -18,15 +18,15 @@ NODE_PARAMS = {
         0,
         type="integer",
         minimum=0,
-        title="Longest wait in the queue (seconds)",
-        section="On an Ocean Node",
+        title="Longest wait in the queue of an Ocean Node (seconds)",
+        section="Node",
         description_md="While others use the resources. 0: the job starts at once, or not at all.",
     ),
     "variables": Param(
         None,
         type=["object", "null"],
-        title="Environment variables",
-        section="On an Ocean Node",
+        title="Environment variables on an Ocean Node",
+        section="Node",
         description_md='Of the algorithm: a JSON object of texts, such as `{"LEVEL": "3"}`.',
     ),
 }
