@@ -13,6 +13,7 @@ import pytest
 from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Pricing
 from airflow_ocean.c2d.client import OceanClient
 from airflow_ocean.c2d.network import Network
+from airflow_ocean.c2d.quotes import LEAST_LEFT
 from airflow_ocean.c2d.services.provider_status import fetch_jobs
 from include.localnet.accounts import ALICE, BOB
 from include.localnet.ethereum import Chain
@@ -79,8 +80,8 @@ class Shop:
             "algorithm", "slow_branin.py", container=CONTAINER, pricing=Pricing.dispenser()
         )
         self.dataset = self._dataset()
-        # Of an order that is good for so short a time nothing is left for a run.
-        self.brief = self._dataset(timeout=60)
+        # An order that is good for no longer than a run needs is not used again.
+        self.brief = self._dataset(timeout=LEAST_LEFT)
         self.fleeting = self._dataset()
         self.other = self._dataset()
 
@@ -420,11 +421,11 @@ def test_a_backfill_pays_once_per_interval_what_has_run_out(
 def test_a_fee_whose_time_is_over_is_renewed_and_counted(
     airflow: RunningAirflow, shop: Shop, scheduled: tuple[DagRun, Counted], statsd: StatsDListener
 ) -> None:
-    # A fee that is paid for a minute is over before the next run.
+    # A fee that is paid for no longer than a run needs is paid anew by the next one.
     conf = {
         "dataset_dids": [shop.fleeting],
         "algorithm_did": shop.algorithm,
-        "duration": 60,
+        "duration": LEAST_LEFT - 1,
         "custom_data": {"points": 25},
     }
     expected = [{"new": 1, "renewed": 0, "reused": 1}, {"new": 0, "renewed": 1, "reused": 1}]

@@ -39,7 +39,13 @@ PATIENCE = 60_000
 STEP = 500_000
 DATASET = "Branin function"
 KEYSTORE_PASSWORD = "an open sesame for Bob"
-DAG_IDS = ("ocean_c2d", "ocean_c2d_recurring", "ocean_c2d_sweep", "ocean_algorithm_rehearsal")
+DAG_IDS = (
+    "ocean_c2d",
+    "ocean_c2d_recurring",
+    "ocean_c2d_sweep",
+    "ocean_algorithm_rehearsal",
+    "ocean_escrow",
+)
 DAGS = (*(f"dags/{dag_id}.py" for dag_id in DAG_IDS), "tests/support/dags/failing.py")
 EXPLORER = "https://explorer.example"
 
