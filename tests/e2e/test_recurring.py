@@ -22,6 +22,7 @@ pytestmark = pytest.mark.e2e
 
 NOTHING: dict[str, Any] = {
     "tokens": {}, "fees": {}, "datatokens": {}, "gas_used": 0, "gas_fee_wei": "0", "transactions": [],
+    "deposited": {}, "locked": {},
 }  # fmt: skip
 
 
