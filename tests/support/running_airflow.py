@@ -16,7 +16,7 @@ import psutil
 from include.demo.airflow import _COMPONENTS, Airflow
 from include.demo.environment import ARTIFACTS_VARIABLE, airflow_environment
 from include.demo.interrupts import Teardown
-from include.demo.processes import CommandError
+from include.demo.processes import CommandError, end_of
 from include.localnet.cli import exports
 from include.localnet.settings import choose_ports
 from tests.support.airflow import PROJECT
@@ -203,9 +203,30 @@ class DagRun:
                 return state if (state := self.state) in ("success", "failed") else None
             return None
 
-        found = wait_until(over, "the run is over", timeout)
+        try:
+            found = wait_until(over, "the run is over", timeout)
+        except AssertionError as error:
+            error.add_note(self._situation())
+            raise
         assert found is not None
         return found
+
+    def _situation(self) -> str:
+        """Say what became of the tasks and of Airflow's components, for a failure."""
+        lines = []
+        for name, process in self._airflow.components.items():
+            status = process.poll()
+            lines.append(f"{name} runs" if status is None else f"{name} has ended with status {status}")
+        try:
+            listed = self._airflow.request("GET", f"{self.path}/taskInstances", params={"limit": 100})
+            lines += [
+                f"{task['task_id']}[{task['map_index']}] try {task['try_number']}: {task['state']} {task['note'] or ''}"
+                for task in listed["task_instances"]
+            ]
+        except (httpx.HTTPError, CommandError) as error:
+            lines.append(f"the tasks' states are unknown: {error!r}")
+        lines += [f"The end of {self._airflow.log('scheduler')}:", end_of(self._airflow.log("scheduler"))]
+        return "\n".join(lines)
 
     def tasks(self) -> Mapping[str, dict[str, Any]]:
         """Return its task instances as the REST API has them, by task id."""
