@@ -6,7 +6,7 @@ the journal before it is broadcast, and a retry broadcasts the stored one instea
 * stored and mined: its receipt is the answer;
 * stored and not mined: broadcast again;
 * its nonce used by another transaction: dead, signed anew;
-* mined but reverted: fails with the reason, the next attempt signs anew;
+* mined but reverted: fails with the reason, its gas counts, the next attempt signs anew;
 * stuck: replaced at the same nonce with a higher fee up to the cap, whichever candidate is mined counts;
 * stored for another call than the one asked for now: refused.
 """
@@ -86,7 +86,7 @@ class Call:
 
 @dataclass(frozen=True)
 class MinedTransaction:
-    """A transaction that counts: mined, successful and confirmed.
+    """A transaction that counts: mined and confirmed, or reverted, which costs its gas and nothing else.
 
     :param fee: what its gas cost, wei
     :param spent: ERC-20 token address → amount that left the wallet, less what came in; without what went into an escrow
@@ -104,6 +104,7 @@ class MinedTransaction:
     provider_fees: dict[str, int] = field(default_factory=dict)
     orders: tuple[str, ...] = ()
     deposited: dict[str, int] = field(default_factory=dict)
+    reverted: bool = False
 
 
 @dataclass
@@ -188,7 +189,7 @@ class Transactions:
 
     def of_step(self, step: str) -> MinedTransaction:
         """Return what a step that this process carried out sent."""
-        return next(transaction for transaction in reversed(self.mined) if transaction.step == step)
+        return next(sent for sent in reversed(self.mined) if sent.step == step and not sent.reverted)
 
     def resume(self, step: str) -> MinedTransaction | None:
         """Bring a step begun earlier to its end without being asked the same again.
@@ -199,8 +200,13 @@ class Transactions:
         return None if entry is None else self._settle(step, entry)
 
     def _stored(self, step: str) -> dict[str, Any] | None:
-        entry = self.journal.load(step)
-        return entry if entry and entry.get("candidates") else None
+        """Return a step's entry if a transaction is under way; what it has spent in vain before counts from now on."""
+        entry = self.journal.load(step) or {}
+        for transaction in entry.get("reverted", ()):
+            receipt = self.chain.receipt(transaction)
+            if receipt is not None:  # none where a reorganisation has dropped it
+                self._count(step, receipt)
+        return entry if entry.get("candidates") else None
 
     def _perform(self, step: str, call: Call) -> str:
         entry = self._stored(step)
@@ -238,6 +244,7 @@ class Transactions:
         return self.chain.estimate_or_raise(step, [asked])
 
     def _sign_and_broadcast(self, step: str, call: Call) -> dict[str, Any]:
+        reverted = (self.journal.load(step) or {}).get("reverted", [])
         for _ in range(NONCE_ATTEMPTS):
             with self.wallet.lock(self.chain_id):
                 fees = self.chain.fees(self.network.max_fee_wei)
@@ -250,7 +257,13 @@ class Transactions:
                 if self._check is not None:
                     self._check()
                 candidate = self._sign(call, gas, nonce, fees)
-                entry = {"to": call.to, "selector": call.selector, "nonce": nonce, "candidates": [candidate]}
+                entry = {
+                    "to": call.to,
+                    "selector": call.selector,
+                    "nonce": nonce,
+                    "candidates": [candidate],
+                    "reverted": reverted,
+                }
                 self.journal.save(step, entry)
                 if self._broadcast(step, candidate):
                     return entry
@@ -377,7 +390,9 @@ class Transactions:
         if int(receipt["status"], 16) != 1:
             transaction = self.chain.request("eth_getTransactionByHash", receipt["transactionHash"])
             reason = self.chain.why_reverted(transaction, receipt["blockNumber"])
-            self.journal.save(step, {**entry, "candidates": [], "reverted": receipt["transactionHash"]})
+            reverted = [*entry.get("reverted", ()), receipt["transactionHash"]]
+            self.journal.save(step, {**entry, "candidates": [], "reverted": reverted})
+            self._count(step, receipt)
             raise TransactionRevertedError(
                 f"{step}: transaction {receipt['transactionHash']} was mined in block {block} and reverted: {reason}"
             )
@@ -385,6 +400,10 @@ class Transactions:
             depth = self.chain.quantity("eth_blockNumber") - block + 1
             if depth < self.network.confirmations:
                 return None
+        return self._count(step, receipt)
+
+    def _count(self, step: str, receipt: dict[str, Any]) -> MinedTransaction:
+        """Add a transaction to those that count, once."""
         gas_used = int(receipt["gasUsed"], 16)
         fee = gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)
         logs = receipt["logs"]
@@ -392,12 +411,15 @@ class Transactions:
         moved = token_flow(logs, self.wallet.address)
         spent = {token: amount - deposited.get(token, 0) for token, amount in moved.items()}
         mined = MinedTransaction(
-            step, receipt["transactionHash"], block, gas_used, fee,
-            spent, provider_fees(logs), ordered_tokens(logs), deposited,
+            step, receipt["transactionHash"], int(receipt["blockNumber"], 16), gas_used, fee,
+            spent, provider_fees(logs), ordered_tokens(logs), deposited, int(receipt["status"], 16) != 1,
         )  # fmt: skip
         if all(known.hash != mined.hash for known in self.mined):
             self.mined.append(mined)
-            logger.info("%s: transaction %s is in block %d, gas %d", step, mined.hash, block, gas_used)
+            what = "was reverted" if mined.reverted else "is"
+            logger.info(
+                "%s: transaction %s %s in block %d, gas %d", step, mined.hash, what, mined.block, gas_used
+            )
         return mined
 
 

@@ -280,10 +280,25 @@ class TestRefused:
         node.request("anvil_dropAllTransactions")
         node.request("evm_setAutomine", True)
         allow(network, 0)
+        carlos = wallet(network, journal, CARLOS.private_key)
         with pytest.raises(TransactionRevertedError, match="was mined in block .* and reverted: .*allowance"):
-            take(wallet(network, journal, CARLOS.private_key))
+            take(carlos)
+        (refused,) = carlos.transactions.mined
+        assert (refused.hash, refused.reverted, refused.spent) == (
+            stored["candidates"][0]["hash"],
+            True,
+            {},
+        )
+        assert refused.fee > 0
         allow(network, 1)
-        assert take(wallet(network, journal, CARLOS.private_key)) != stored["candidates"][0]["hash"]
+        carlos = wallet(network, journal, CARLOS.private_key)
+        taken = take(carlos)
+        assert taken != refused.hash
+        # What it has spent in vain is part of what it costs, in the next attempt and in each one after that.
+        for attempt in (carlos, wallet(network, journal, CARLOS.private_key)):
+            assert take(attempt) == taken
+            assert [sent.hash for sent in attempt.transactions.mined] == [refused.hash, taken]
+            assert attempt.transactions.of_step("take").hash == taken
 
     def test_a_changed_step(self, network: Network) -> None:
         journal = MemoryJournal()
