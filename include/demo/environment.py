@@ -46,6 +46,9 @@ def airflow_environment(
         # Each worker of the executor is a process of its own; more than these serve no one on a laptop.
         "CORE__PARALLELISM": "8",
         "CORE__TEST_CONNECTION": "Enabled",
+        # One process at a time writes to SQLite. On a busy machine others wait for longer than the default of five seconds,
+        # after which the scheduler ends.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         # The default asks the network's name service, which may be slow, or not there.
         "CORE__HOSTNAME_CALLABLE": "platform.node",

@@ -35,6 +35,18 @@ def airflow_home(localnet: NetworkSettings) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(scope="session")
+def with_orders(airflow_home: Path) -> dict[str, Any]:
+    """Return params of a computation that takes orders; the free part of an Ocean Node's environment takes none."""
+    if STACK == "provider":
+        return {}
+    from airflow_ocean.hooks import OceanHook
+
+    with OceanHook("ocean_bob").get_client() as client:
+        paid = next(found.id for found in client.orders.environments() if found.needs_orders)
+    return {"environment": paid, "duration": 120}
+
+
 @dataclass
 class FinishedRun:
     """A DAG run that is over. Members of a mapped task are told apart as in ``task_id[0]``.

@@ -13,6 +13,7 @@ from airflow_ocean.c2d.jobs import get_job
 from airflow_ocean.c2d.network import Network
 from airflow_ocean.c2d.specs import AlgorithmContainer, AssetSpec, ComputePolicy, Pricing
 from include.localnet import accounts
+from tests.conftest import STACK
 from tests.support.running_airflow import terminate
 from tests.support.waiting import wait_until
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from include.localnet.settings import NetworkSettings
     from tests.support.running_airflow import DagRun, MortalAirflow
 
-pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.both_stacks]
 
 # Writes its output at the end: a job that was stopped has none.
 ALGORITHM = """
@@ -34,6 +35,11 @@ time.sleep(seconds)
 pathlib.Path("/data/outputs/result").write_text("slept well")
 """
 LONG = 900
+# Where the requests to stop a job are seen, by generation of services.
+STOPS = {
+    "provider": ("operator_service", '"PUT /api/v1/operator/compute'),
+    "node": ("node", "Asked to stop job"),
+}
 
 
 class SleepyJobs:
@@ -53,7 +59,7 @@ class SleepyJobs:
         localnet.files_folder.mkdir(parents=True, exist_ok=True)
         (localnet.files_folder / "sleepy.py").write_text(ALGORITHM)
         container = AlgorithmContainer("oceanprotocol/algo_dockers", "python-branin", "sha256:" + "0c" * 32)
-        trusting = ComputePolicy(trusted_publishers=(accounts.ALICE.address,))
+        trusting = ComputePolicy(open_to_all=True)
         free = Pricing.dispenser()
         self._dataset = self._publish(
             AssetSpec("dataset", "data", (self._url("branin.arff"),), pricing=free, compute=trusting)
@@ -91,9 +97,12 @@ class SleepyJobs:
         return self.get(job_id)
 
     def stop_requests(self, job_id: str) -> int:
-        """Return how often the Provider had a job stopped; its own log does not name the job."""
-        requests = (self._localnet.home / "logs" / "operator_service.log").read_text().splitlines()
-        return sum('"PUT /api/v1/operator/compute' in line and job_id in line for line in requests)
+        """Return how often a job was asked to stop: by the Provider, whose own log does not name it, or by a client."""
+        service, words = STOPS[STACK]
+        lines = (self._localnet.home / "logs" / f"{service}.log").read_text().splitlines()
+        # An Ocean Node's own name of a job is without its cluster.
+        own_id = job_id.rpartition("-")[2]
+        return sum(words in line and own_id in line for line in lines)
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +224,7 @@ def test_waits_and_deadlines_outlive_triggerer_and_scheduler(
     """Both are killed in the same moment while one job goes on and the patience with another ends."""
     lasting = wait_for("wait_deferred", seconds=45)
     lasting.wait_until_it_waits()
+    seen = lasting.run.xcom("wait", "states")
     brief = wait_for("wait_briefly")
     brief.run.wait_for_state("wait", "deferred")
     deadline = brief.run.xcom("wait", "deadline")
@@ -231,6 +241,10 @@ def test_waits_and_deadlines_outlive_triggerer_and_scheduler(
     assert lasting.wait_until_over() == "success"
     assert lasting.stops == 0
     assert lasting.jobs.get(lasting.job_id).succeeded
+    # The time line goes on where the first triggerer has left it.
+    states = lasting.run.xcom("wait", "states")
+    assert states[: len(seen)] == seen
+    assert (seen[-1]["state"], states[-1]["state"]) == (40, 70)
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -65,24 +65,17 @@ def module_artifacts(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(module_artifacts: Path, run_dag: Callable[..., FinishedRun]) -> FinishedRun:
-    # The free part of an Ocean Node's environment takes no orders: `test_the_free_part…` runs there.
-    paid = {"environment": paid_environment(), "duration": 120} if STACK == "node" else {}
+def run(
+    module_artifacts: Path, run_dag: Callable[..., FinishedRun], with_orders: dict[str, Any]
+) -> FinishedRun:
     return run_dag(
         "ocean_c2d",
         dataset_name="Branin of the test",
         dataset_offer="fixed_rate",
         dataset_price="2.5",
         custom_data={"seed": 3},
-        **paid,
+        **with_orders,
     )
-
-
-def paid_environment() -> str:
-    from airflow_ocean.hooks import OceanHook
-
-    with OceanHook("ocean_bob").get_client() as client:
-        return next(found.id for found in client.orders.environments() if not found.is_free)
 
 
 def test_every_task_succeeds_at_its_first_try(run):

@@ -18,7 +18,7 @@ from tests.support.airflow import PROJECT, airflow_environment
 from tests.support.s3 import BUCKET, CONNECTION_VARIABLE, S3Server
 from tests.support.statsd import StatsDListener
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class ObservedRun:
 
 
 @pytest.fixture(scope="module")
-def run(localnet, tmp_path_factory):
+def run(localnet, with_orders, tmp_path_factory):
     home = tmp_path_factory.mktemp("observed-airflow")
     events = home / "lineage.jsonl"
     with S3Server() as s3, StatsDListener() as statsd:
@@ -64,7 +64,14 @@ def run(localnet, tmp_path_factory):
         environment |= {f"AIRFLOW__{name}": value for name, value in settings.items()}
         environment |= {CONNECTION_VARIABLE: s3.connection, "AIRFLOW_OCEAN_ARTIFACTS": s3.base}
         result = subprocess.run(
-            [sys.executable, "-m", "tests.support.observed_run", PROJECT / "dags", home / "report.json"],
+            [
+                sys.executable,
+                "-m",
+                "tests.support.observed_run",
+                PROJECT / "dags",
+                home / "report.json",
+                json.dumps(with_orders),
+            ],
             cwd=PROJECT,
             env=environment,
             capture_output=True,

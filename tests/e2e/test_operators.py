@@ -22,14 +22,17 @@ from airflow_ocean.operators.compute import OceanPayForComputeOperator
 from airflow_ocean.operators.datatokens import OceanTransferDatatokensOperator
 from include.localnet import accounts
 from include.localnet.ethereum import Chain
+from tests.conftest import STACK
 from tests.support.airflow import recorded_context
 
 if TYPE_CHECKING:
     from include.localnet.settings import NetworkSettings
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks]
 
 ETHER = 10**18
+# An Ocean Node knows no trust in publishers.
+TRUSTED = ["algorithm", "publisher"] if STACK == "provider" else ["algorithm"]
 
 
 def run(operator: type, connection: str, context: dict[str, Any] | None = None, **arguments: Any) -> Any:
@@ -134,41 +137,43 @@ def test_a_retry_does_not_mint_again(localnet, balance):
     assert balance(datatoken, accounts.BOB) == ETHER
 
 
-def test_trust_by_publisher_and_taking_it_back(localnet, airflow_home):
+@pytest.mark.parametrize("trusted", TRUSTED)
+def test_trust_and_taking_it_back(localnet, with_orders, trusted):
     did, _ = publish_dataset(localnet)
     algorithm = publish_algorithm(localnet)
-    by_publisher = {"dataset_did": did, "publisher": accounts.ALICE.address}
+    trust = {"algorithm_did": algorithm} if trusted == "algorithm" else {"publisher": accounts.ALICE.address}
 
     def is_allowed() -> bool:
         with OceanHook("ocean_bob").get_client() as bob:
             try:
-                bob.orders.quote([did], algorithm)
+                bob.orders.quote([did], algorithm, **with_orders)
             except NotAllowedError:
                 return False
         return True
 
     assert not is_allowed()
-    assert run(OceanAllowAlgorithmOperator, "ocean_alice", **by_publisher) == did
+    assert run(OceanAllowAlgorithmOperator, "ocean_alice", dataset_did=did, **trust) == did
     assert is_allowed()
     context = recorded_context()
-    run(OceanAllowAlgorithmOperator, "ocean_alice", context, **by_publisher)
+    run(OceanAllowAlgorithmOperator, "ocean_alice", context, dataset_did=did, **trust)
     assert context["ti"].xcoms["transactions"] == []
-    run(OceanAllowAlgorithmOperator, "ocean_alice", **by_publisher, revoke=True)
+    run(OceanAllowAlgorithmOperator, "ocean_alice", dataset_did=did, **trust, revoke=True)
     assert not is_allowed()
 
 
 def test_only_the_owner_allows_algorithms(localnet, airflow_home):
     did, _ = publish_dataset(localnet)
+    algorithm = publish_algorithm(localnet)
     with pytest.raises(TransactionRevertedError, match="METADATA_ROLE.*Nothing was sent"):
-        run(OceanAllowAlgorithmOperator, "ocean_bob", dataset_did=did, publisher=accounts.BOB.address)
+        run(OceanAllowAlgorithmOperator, "ocean_bob", dataset_did=did, algorithm_did=algorithm)
 
 
 @pytest.mark.parametrize("template", [1, 2])
-def test_paying_gets_the_datatokens_that_an_asset_offers(localnet, airflow_home, template):
+def test_paying_gets_the_datatokens_that_an_asset_offers(localnet, with_orders, template):
     did, _ = publish_dataset(localnet, pricing={"type": "dispenser"}, datatoken_template=template)
     algorithm = publish_algorithm(localnet)
     run(OceanAllowAlgorithmOperator, "ocean_alice", dataset_did=did, algorithm_did=algorithm)
-    pay = {"dataset_dids": did, "algorithm_did": algorithm}
+    pay = {"dataset_dids": did, "algorithm_did": algorithm, **with_orders}
     # The algorithm offers none.
     with pytest.raises(InsufficientFundsError):
         run(OceanPayForComputeOperator, "ocean_bob", **pay)
@@ -180,5 +185,5 @@ def test_paying_gets_the_datatokens_that_an_asset_offers(localnet, airflow_home,
     assert pushed["cost"]["gas_used"] > 0
     # What a person needs to read the cost.
     assert [asset["did"] for asset in pushed["assets"]] == [did, algorithm]
-    assert pushed["tokens"].keys() == pushed["cost"]["tokens"].keys()
+    assert pushed["tokens"].keys() == pushed["cost"]["tokens"].keys() | pushed["cost"]["locked"].keys()
     assert all(token["symbol"] and token["decimals"] == 18 for token in pushed["tokens"].values())

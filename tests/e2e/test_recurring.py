@@ -11,6 +11,7 @@ import pytest
 
 from include.localnet import accounts
 from include.localnet.ethereum import Chain
+from tests.conftest import STACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,12 +19,28 @@ if TYPE_CHECKING:
     from include.localnet.settings import NetworkSettings
     from tests.e2e.conftest import FinishedRun
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks]
 
 NOTHING: dict[str, Any] = {
     "tokens": {}, "fees": {}, "datatokens": {}, "gas_used": 0, "gas_fee_wei": "0", "transactions": [],
     "deposited": {}, "locked": {},
 }  # fmt: skip
+
+
+def check_that_nothing_was_ordered(cost: dict[str, Any]) -> None:
+    """Check a cost record of a run whose orders were paid before.
+
+    An Ocean Node's job is paid for by itself all the same: what it may cost, less what of earlier deposits is left, is
+    approved and deposited, and the node authorized to lock it while it still holds earlier locks.
+    """
+    if STACK == "node":
+        (locked,) = cost["locked"].values()
+        assert int(locked) == 2 * 10**18
+        assert all(0 < int(deposited) <= int(locked) for deposited in cost["deposited"].values())
+        assert len(cost["transactions"]) <= (3 if cost["deposited"] else 1)
+        cost = {**cost, **{name: NOTHING[name] for name in ("locked", "deposited", "transactions")}}
+        cost |= {name: NOTHING[name] for name in ("gas_used", "gas_fee_wei")}
+    assert cost == NOTHING
 
 
 def path_of(uri: str) -> Path:
@@ -57,10 +74,14 @@ def bobs_transactions(localnet: NetworkSettings) -> Callable[[], int]:
 
 
 @pytest.fixture(scope="module")
-def published(run_dag: Callable[..., FinishedRun], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def published(
+    run_dag: Callable[..., FinishedRun],
+    with_orders: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_OCEAN_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
-        run = run_dag("ocean_c2d", dataset_name="Published once", amount="4")
+        run = run_dag("ocean_c2d", dataset_name="Published once", amount="4", **with_orders)
         assert run.states.pop("rehearse_algorithm") == "skipped"
         assert set(run.states.values()) == {"success"}, run.states
         yield run
@@ -86,30 +107,35 @@ def test_publishing_and_results_are_airflow_assets(published: FinishedRun) -> No
 
 
 def test_runs_cost_nothing_as_long_as_the_orders_are_good(
-    published: FinishedRun, run_dag: Callable[..., FinishedRun], bobs_transactions: Callable[[], int]
+    published: FinishedRun,
+    run_dag: Callable[..., FinishedRun],
+    with_orders: dict[str, Any],
+    bobs_transactions: Callable[[], int],
 ) -> None:
-    before = bobs_transactions()
+    before, sent = bobs_transactions(), 0
     jobs = [published.xcoms["start_compute"]["return_value"]]
     seeds = []
     # Two past intervals, as a backfill runs them, and one run more.
     for day in (3, 4, None):
         date = None if day is None else datetime(2025, 3, day, 12, tzinfo=UTC)
-        run = run_dag("ocean_c2d_recurring", logical_date=date)
+        run = run_dag("ocean_c2d_recurring", logical_date=date, spending_limit="10", **with_orders)
         assert set(run.states.values()) == {"success"}, run.states
         assert run.xcoms["choose_assets"]["return_value"] == [
             published.xcoms["publish_dataset"]["return_value"]
         ]
-        assert run.xcoms["approve_spending"]["quote"]["lines"] == []
+        lines = run.xcoms["approve_spending"]["quote"]["lines"]
+        assert (lines == []) == (STACK == "provider"), lines
         pay = run.xcoms["pay_for_compute"]
         assert pay["return_value"] == published.xcoms["pay_for_compute"]["return_value"]
-        assert pay["cost"] == NOTHING
+        check_that_nothing_was_ordered(pay["cost"])
+        sent += len(pay["cost"]["transactions"])
         manifest = json.loads(path_of(run.xcoms["fetch_and_plot.fetch_results"]["manifest"]).read_text())
-        assert manifest["cost"] == NOTHING
+        assert manifest["cost"]["transactions"] == pay["cost"]["transactions"]
         assert [event["job_id"] for event in events_of("ocean_result", run.run_id)] == [manifest["job_id"]]
         jobs.append(manifest["job_id"])
         seeds.append(rendered("ocean_c2d_recurring", run.run_id, "start_compute")["custom_data"])
         assert path_of(run.xcoms["fetch_and_plot.plot"]["return_value"]).read_bytes().startswith(b"\x89PNG")
-    assert bobs_transactions() == before
+    assert bobs_transactions() - before == sent
     assert len(set(jobs)) == 4
     # The hour that ends at noon began at eleven.
     assert json.loads(seeds[0]) == {"seed": int(datetime(2025, 3, 3, 11, tzinfo=UTC).timestamp())}
@@ -141,11 +167,15 @@ def test_params_come_before_variables_and_both_before_what_was_published_last(
 
 
 def test_a_sweep_plots_what_succeeds_and_orders_no_more_than_runs_at_once(
-    published: FinishedRun, run_dag: Callable[..., FinishedRun], bobs_transactions: Callable[[], int]
+    published: FinishedRun,
+    run_dag: Callable[..., FinishedRun],
+    with_orders: dict[str, Any],
+    bobs_transactions: Callable[[], int],
 ) -> None:
     before = bobs_transactions()
     sets = [{"points": 20}, {"kernel": "no such kernel"}, {"points": 60}]
-    sweep = run_dag("ocean_c2d_sweep", parameter_sets=sets, parallel_jobs=3)
+    params = {"parallel_jobs": 3, "max_cost": "10", **with_orders}
+    sweep = run_dag("ocean_c2d_sweep", parameter_sets=sets, **params)
     assert [sweep.states[f"member.wait_for_compute[{index}]"] for index in range(3)] == [
         "success",
         "failed",
@@ -153,13 +183,24 @@ def test_a_sweep_plots_what_succeeds_and_orders_no_more_than_runs_at_once(
     ]
     assert sweep.states["plot"] == "success"
     assert path_of(sweep.xcoms["plot"]["return_value"]).read_bytes().startswith(b"\x89PNG")
-    orders = [sweep.xcoms[f"member.pay_for_compute[{index}]"]["return_value"] for index in range(3)]
-    # dag.test() pays for all members before it starts the first job, so each has an order of the algorithm to itself; that
-    # of whichever comes first is the one that ocean_c2d has paid, whose dataset's order all of them share.
+    paid = [sweep.xcoms[f"member.pay_for_compute[{index}]"] for index in range(3)]
+    orders = [pay["return_value"] for pay in paid]
     assert published.xcoms["pay_for_compute"]["return_value"] in orders
     assert len({dataset for dataset, _ in orders}) == 1
-    assert len({algorithm for _, algorithm in orders}) == 3
-    assert bobs_transactions() - before == 2
+    if STACK == "node":
+        # Any number of jobs may share an order.
+        assert len({algorithm for _, algorithm in orders}) == 1
+        for pay in paid:
+            check_that_nothing_was_ordered(pay["cost"])
+    else:
+        # dag.test() pays for all members before it starts the first job, so each has an order of the algorithm to itself;
+        # that of whichever comes first is the one that ocean_c2d has paid, whose dataset's order all of them share.
+        assert len({algorithm for _, algorithm in orders}) == 3
+        assert bobs_transactions() - before == 2
+    # On an Ocean Node, who starts a job after another one was paid out of the same deposit fills it up.
+    starts = [sweep.xcoms[f"member.start_compute[{index}]"] for index in range(3)]
+    costs = [xcoms["cost"] for xcoms in (*paid, *starts) if "cost" in xcoms]
+    assert bobs_transactions() - before == sum(len(cost["transactions"]) for cost in costs)
     labels = {
         json.loads(path_of(values["manifest"]).read_text())["label"]
         for task, values in sweep.xcoms.items()
@@ -167,6 +208,7 @@ def test_a_sweep_plots_what_succeeds_and_orders_no_more_than_runs_at_once(
     }
     assert labels == {"points=20", "points=60"}
     # The next sweep finds as many orders as it needs.
-    again = run_dag("ocean_c2d_sweep", parameter_sets=sets[::2], parallel_jobs=3)
+    again = run_dag("ocean_c2d_sweep", parameter_sets=sets[::2], **params)
     assert set(again.states.values()) == {"success"}, again.states
-    assert bobs_transactions() - before == 2
+    for index in range(2):
+        check_that_nothing_was_ordered(again.xcoms[f"member.pay_for_compute[{index}]"]["cost"])

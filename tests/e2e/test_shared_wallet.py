@@ -17,6 +17,7 @@ from include.localnet import network
 from include.localnet.accounts import ALICE, BOB, Account
 from include.localnet.ethereum import Chain
 from include.localnet.settings import NetworkSettings, choose_ports
+from tests.conftest import STACK
 from tests.support.airflow import PROJECT
 from tests.support.running_airflow import RunningAirflow
 from tests.support.waiting import wait_until
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.assets import PublishedAsset
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks]
 TASKS = 16
 SHORT = """
 import pathlib
@@ -36,12 +37,17 @@ pathlib.Path("/data/outputs/result").write_text("short")
 
 @pytest.fixture(scope="module")
 def slow_localnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettings]:
-    settings = NetworkSettings(tmp_path_factory.mktemp("slow"), choose_ports(0), block_time=1)
+    settings = NetworkSettings(tmp_path_factory.mktemp("slow"), choose_ports(0), block_time=1, stack=STACK)
     try:
         network.up(settings)
         yield settings
     finally:
         network.down(settings.home)
+
+
+def environment_of(bob: OceanClient) -> str:
+    """Return the environment to compute in: in the free part of an Ocean Node's a job takes no orders."""
+    return next(found.id for found in bob.orders.environments() if found.needs_orders)
 
 
 def client(settings: NetworkSettings, key: str) -> OceanClient:
@@ -68,7 +74,8 @@ def publish(settings: NetworkSettings, number: int) -> Any:
 
 def order(settings: NetworkSettings, dids: tuple[str, str]) -> Any:
     with client(settings, BOB.private_key) as bob:
-        paid = bob.orders.pay(bob.orders.quote([dids[0]], dids[1]))
+        quote = bob.orders.quote([dids[0]], dids[1], environment=environment_of(bob), duration=60)
+        paid = bob.orders.pay(quote)
         return paid.transactions, [sent.block for sent in bob.transactions.mined]
 
 
@@ -170,9 +177,12 @@ def airflow(
     slow_localnet: NetworkSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningAirflow]:
     """An Airflow that runs so many tasks at once."""
+    with client(slow_localnet, BOB.private_key) as bob:
+        chosen = {"OCEAN_TEST_ENVIRONMENT": environment_of(bob)}
     dags = [PROJECT / "tests" / "support" / "dags" / "shared_wallet.py"]
     home = tmp_path_factory.mktemp("sharing-airflow") / "home"
     airflow = RunningAirflow(slow_localnet, home, dags, {"CORE__PARALLELISM": str(TASKS + 1)})
+    airflow.environment |= chosen
     try:
         airflow.start()
         airflow.wait_until_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from eth_utils import is_address
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from include.localnet.node.configuration import Node
     from include.localnet.node.engine import Engine
     from include.localnet.node.store import Job
+
+logger = logging.getLogger(__name__)
 
 _INVALID_ENVIRONMENT = "Invalid C2D Environment"
 _BARE_ERROR = "Internal Server Error"
@@ -77,6 +80,7 @@ def stop(node: Node, engine: Engine, call: Call) -> Response:
         raise Refused(_BARE_ERROR) from error
     stopped = []
     for job in node.jobs.find(job_id, query["consumerAddress"]):
+        logger.info("Asked to stop job %s of %s", job.id, job.owner)
         changed = node.jobs.change(job.id, stopRequested=True)
         engine.stop(job.id)
         stopped.append({**changed.body, "results": None})

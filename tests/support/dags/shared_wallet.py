@@ -32,5 +32,9 @@ with DAG("shared_wallet", schedule=None, max_active_tasks=MEMBERS + 1) as dag:
         pricing=FREE,
     ).expand(asset_name=[f"Dataset {number}" for number in range(MEMBERS)])
     OceanPayForComputeOperator.partial(
-        task_id="pay", ocean_conn_id="ocean_bob", algorithm_did=algorithm.output
+        task_id="pay",
+        ocean_conn_id="ocean_bob",
+        algorithm_did=algorithm.output,
+        environment=os.environ["OCEAN_TEST_ENVIRONMENT"],
+        duration=60,
     ).expand(dataset_dids=datasets.output)
