@@ -72,9 +72,9 @@ def publish(settings: NetworkSettings, number: int) -> Any:
         return published.did, published.nft_address, [sent.block for sent in alice.transactions.mined]
 
 
-def order(settings: NetworkSettings, dids: tuple[str, str]) -> Any:
+def order(settings: NetworkSettings, dids: tuple[str, str], environment: str) -> Any:
     with client(settings, BOB.private_key) as bob:
-        quote = bob.orders.quote([dids[0]], dids[1], environment=environment_of(bob), duration=60)
+        quote = bob.orders.quote([dids[0]], dids[1], environment=environment, duration=60)
         paid = bob.orders.pay(quote)
         return paid.transactions, [sent.block for sent in bob.transactions.mined]
 
@@ -121,17 +121,17 @@ def test_publishing(slow_localnet: NetworkSettings) -> None:
     assert_shared([block for _, _, mined in published for block in mined])
 
 
-@pytest.fixture(scope="module")
-def pair(slow_localnet: NetworkSettings) -> tuple[PublishedAsset, PublishedAsset]:
-    """A dataset and an algorithm, both given away."""
+def published_pair(slow_localnet: NetworkSettings, price: Pricing) -> tuple[PublishedAsset, PublishedAsset]:
+    """Publish a dataset for a price, and an algorithm that is given away."""
     slow_localnet.files_folder.mkdir(parents=True, exist_ok=True)
     (slow_localnet.files_folder / "short.py").write_text(SHORT)
     file = {"type": "url", "url": f"{slow_localnet.files_url}/short.py"}
-    free = Pricing.dispenser()
     container = AlgorithmContainer("python", "3.11", "sha256:" + "0" * 64)
     specs = (
-        dataset(slow_localnet, "Shared", pricing=free, compute=ComputePolicy(open_to_all=True)),
-        AssetSpec("algorithm", "Shared", (file,), container=container, pricing=free, template=2),
+        dataset(slow_localnet, "Shared", pricing=price, compute=ComputePolicy(open_to_all=True)),
+        AssetSpec(
+            "algorithm", "Shared", (file,), container=container, pricing=Pricing.dispenser(), template=2
+        ),
     )
     published = []
     for spec in specs:
@@ -140,9 +140,25 @@ def pair(slow_localnet: NetworkSettings) -> tuple[PublishedAsset, PublishedAsset
     return published[0], published[1]
 
 
-def test_ordering(slow_localnet: NetworkSettings, pair: tuple[PublishedAsset, PublishedAsset]) -> None:
-    data, algorithm = pair
-    orders = at_once(order, [(slow_localnet, (data.did, algorithm.did))] * TASKS)
+@pytest.fixture(scope="module")
+def pair(slow_localnet: NetworkSettings) -> tuple[PublishedAsset, PublishedAsset]:
+    """A dataset and an algorithm, both given away."""
+    return published_pair(slow_localnet, Pricing.dispenser())
+
+
+@pytest.mark.parametrize("paid", [False, True], ids=["given away", "sold, for a fee"])
+def test_ordering(slow_localnet: NetworkSettings, paid: bool) -> None:
+    """What is sold is paid with an approval, which all tasks share; so is a paid environment's fee or deposit."""
+    data, algorithm = pair = published_pair(
+        slow_localnet, Pricing.fixed_rate(10**18) if paid else Pricing.dispenser()
+    )
+    with client(slow_localnet, BOB.private_key) as bob:
+        environment = next(
+            found.id
+            for found in bob.orders.environments()
+            if found.needs_orders and not (paid and found.is_free)
+        )
+    orders = at_once(order, [(slow_localnet, (data.did, algorithm.did), environment)] * TASKS)
     assert len({transactions[0] for transactions, _ in orders}) == TASKS
     assert len({transactions[1] for transactions, _ in orders}) == TASKS
     chain = Chain(slow_localnet.rpc_url)
@@ -156,8 +172,8 @@ def test_ordering(slow_localnet: NetworkSettings, pair: tuple[PublishedAsset, Pu
     assert_shared([block for _, mined in orders for block in mined])
 
 
-def read(settings: NetworkSettings, job_id: str) -> bytes:
-    with client(settings, BOB.private_key) as bob, bob.jobs.open_result(job_id, 0) as stream:
+def read(settings: NetworkSettings, job_id: str, index: int) -> bytes:
+    with client(settings, BOB.private_key) as bob, bob.jobs.open_result(job_id, index) as stream:
         return b"".join(stream.chunks)
 
 
@@ -169,7 +185,10 @@ def test_signing_requests(
     with client(slow_localnet, BOB.private_key) as bob:
         job = bob.jobs.start(bob.orders.pay(bob.orders.quote([data.did], algorithm.did)))
         wait_until(lambda: bob.jobs.get(job.id).is_finished, "the job is over", timeout=120)
-    assert set(at_once(read, [(slow_localnet, job.id)] * TASKS)) == {b"short"}
+        (index,) = [file.index for file in bob.jobs.get(job.id).results if file.type == "output"]
+    # An Ocean Node packs outputs in an archive.
+    (content,) = set(at_once(read, [(slow_localnet, job.id, index)] * TASKS))
+    assert b"short" in content
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d.errors import (
+    AllowanceSpentError,
     CostLimitError,
     InsufficientFundsError,
     InvalidInputError,
@@ -14,9 +16,10 @@ from airflow_ocean.c2d.errors import (
     TransactionRevertedError,
 )
 from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, format_units, parse_address
+from airflow_ocean.c2d.wallet import machine_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.transactions import MinedTransaction
@@ -147,8 +150,8 @@ class Datatokens:
         if self._client.transactions.resume(step) is None:
             self._sold_alone(token)
             price = self._checked_price(exchange, token, amount, max_price)
-            self.approve(exchange.base_token, exchange.address, price, step)
-            with self._client.transactions.step(step) as tx:
+            due = {exchange.base_token: price}
+            with self.approved(exchange.address, due, step), self._client.transactions.step(step) as tx:
                 exchange.contract.FRE.buyDT(exchange.id, amount, price, ZERO_ADDRESS, 0, tx)
             logger.info(
                 "Bought %s of datatoken %s for %s of %s",
@@ -212,19 +215,47 @@ class Datatokens:
             return Exchange(contract.address, contract.exchange_id, contract.details.base_token, contract)
         return None
 
-    def approve(self, token: str, spender: str, amount: int, purpose: str, times: int = 1) -> None:
-        """Allow a contract to take exactly ``amount`` of a token from the wallet, unless it already may.
+    @contextlib.contextmanager
+    def approved(self, spender: str, due: Mapping[str, int], purpose: str, times: int = 1) -> Iterator[None]:
+        """Allow a contract to take exactly what is due from the wallet, unless it already may; inside, it is taken.
 
-        :param times: how many times the amount to allow, when it has to be allowed, so that later payments need not
+        An allowance has one number for a wallet, a token and a contract. Tasks of this machine with the same wallet
+        therefore take turns, or one would spend, or replace, what another one has allowed.
+
+        :param due: token address → amount in its smallest unit
+        :param times: how many times the amounts to allow, when they have to be allowed, so that later payments need not
         :param purpose: what it is for; ends the steps' names. There may be several, as a retry may need another token,
             or more than its first attempt allowed
+        :raises AllowanceSpentError: when the transaction inside was refused, as the wallet's owner has spent the allowance
+            from another machine
         """
+        if not due:
+            yield
+            return
+        with machine_lock(self._client.chain_id, f"allowance of {spender} by {self._client.address}"):
+            for token, amount in due.items():
+                self._approve(token, spender, amount, purpose, times)
+            try:
+                yield
+            except TransactionRevertedError as error:
+                for token, amount in due.items():
+                    if (left := self._allowance(token, spender)) < amount:
+                        raise AllowanceSpentError(
+                            f"of {amount} that {spender} was allowed to take of token {token} from wallet "
+                            f"{self._client.address} only {left} are left: does another machine pay with the same wallet? "
+                            f"The payment was refused ({error}); trying again approves it anew"
+                        ) from error
+                raise
+
+    def _approve(self, token: str, spender: str, amount: int, purpose: str, times: int) -> None:
         given = self.approvals(purpose)
-        contract = self.contract(token)
-        if int(contract.allowance(self._client.address, spender)) >= amount:
+        if self._allowance(token, spender) >= amount:
             return
         with self._client.transactions.step(_approval_step(len(given) + 1, purpose)) as tx:
-            contract.approve(spender, min(amount * times, MAX_UINT256), tx)
+            self.contract(token).approve(spender, min(amount * times, MAX_UINT256), tx)
+
+    def _allowance(self, token: str, spender: str) -> int:
+        return int(self.contract(token).allowance(self._client.address, spender))
 
     def approvals(self, purpose: str) -> list[MinedTransaction]:
         """Bring the approvals that earlier attempts sent for a purpose to their end, and return them."""

@@ -46,6 +46,10 @@ class TransactionPendingError(TransientError):
     """A transaction was sent and is not mined yet; it is never sent a second time under another nonce."""
 
 
+class AllowanceSpentError(TransientError):
+    """Another machine that has the same wallet took, or replaced, what was approved for this payment; nothing was paid."""
+
+
 class OrderInUseError(TransientError):
     """The order belongs to a job that is not finished; another job can start with it afterwards.
 

@@ -113,8 +113,10 @@ class Escrow:
         if missing:
             datatokens.require_balance(datatokens.contract(token), missing)
             step = _deposit_step(len(deposits) + 1, purpose)
-            datatokens.approve(token, payment.escrow, missing, step)
-            with transactions.step(step) as tx:
+            with (
+                datatokens.approved(payment.escrow, {token: missing}, step),
+                transactions.step(step) as tx,
+            ):
                 contract.deposit(token, missing, tx)
             logger.info(
                 "Deposited %s in the escrow %s",

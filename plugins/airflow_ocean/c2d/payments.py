@@ -18,6 +18,8 @@ from airflow_ocean.c2d.errors import (
 from airflow_ocean.c2d.units import ZERO_ADDRESS, parse_address
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.datatokens import Exchange
     from airflow_ocean.c2d.quotes import Quote, QuotedAsset
@@ -229,10 +231,10 @@ class Payments:
         if payment.way in SETTLED_WAYS:
             return payment.transaction
         if payment.way == "renew":
-            self._approve(payment, payment.due)
-            with self._client.transactions.step(_renew_step(payment.did)) as tx:
+            step = _renew_step(payment.did)
+            with self._approved(payment, payment.due), self._client.transactions.step(step) as tx:
                 payment.token.reuse_order(payment.item.quote.valid_order, _contract_fee(payment.item), tx)
-            return self._client.transactions.of_step(_renew_step(payment.did)).hash
+            return self._client.transactions.of_step(step).hash
         return self._order(payment, consumer)
 
     def _order(self, payment: Payment, consumer: str) -> str:
@@ -262,18 +264,17 @@ class Payments:
         return self._start_order(payment, consumer)
 
     def _start_order(self, payment: Payment, consumer: str) -> str:
-        self._approve(payment, {payment.item.fee[0]: payment.item.fee[1]} if payment.item.fee else {})
+        due = {payment.item.fee[0]: payment.item.fee[1]} if payment.item.fee else {}
         step = _order_step(payment.did)
-        with self._client.transactions.step(step) as tx:
+        with self._approved(payment, due), self._client.transactions.step(step) as tx:
             payment.token.start_order(consumer, payment.item.service.index, _contract_fee(payment.item), tx)
         return self._client.transactions.of_step(step).hash
 
     def _order_at_once(self, payment: Payment, consumer: str) -> str:
         """Let template 2 get the datatoken and order in one transaction."""
-        self._approve(payment, payment.due)
         step = _order_step(payment.did)
         fee, index = _contract_fee(payment.item), payment.item.service.index
-        with self._client.transactions.step(step) as tx:
+        with self._approved(payment, payment.due), self._client.transactions.step(step) as tx:
             if payment.exchange is None:
                 payment.token.dispense_and_order(fee, tx, consumer, index)
             else:
@@ -290,12 +291,11 @@ class Payments:
                 payment.token.address, ONE_DATATOKEN, payment.exchange.price(ONE_DATATOKEN), step
             )
 
-    def _approve(self, payment: Payment, due: dict[str, int]) -> None:
+    def _approved(self, payment: Payment, due: dict[str, int]) -> AbstractContextManager[None]:
         """Let the datatoken contract take what is due from the wallet, exactly that unless told otherwise."""
-        for token, amount in due.items():
-            self._client.datatokens.approve(
-                token, payment.token.address, amount, payment.did, self._approve_payments
-            )
+        return self._client.datatokens.approved(
+            payment.token.address, due, payment.did, self._approve_payments
+        )
 
 
 def escrow_purpose(dids: list[str]) -> str:

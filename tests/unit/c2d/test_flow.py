@@ -11,6 +11,7 @@ import pytest
 
 from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Credentials, Pricing
 from airflow_ocean.c2d.errors import (
+    AllowanceSpentError,
     AssetNotFoundError,
     CostLimitError,
     InsufficientFundsError,
@@ -27,6 +28,7 @@ from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.payments import ONE_DATATOKEN
 from airflow_ocean.c2d.services import open_job_reader
+from airflow_ocean.c2d.units import ZERO_ADDRESS
 from include.localnet.accounts import ALICE, BOB
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER, Branin
@@ -223,6 +225,28 @@ class TestDatatokens:
             client_of(BOB).datatokens.dispense(sold, 1)
         with pytest.raises(NotAllowedError, match="no active fixed-rate exchange"):
             client_of(BOB).datatokens.buy(free, 1)
+
+    def test_another_machine_takes_back_what_was_approved(
+        self, client_of: Callable[..., OceanClient], data_file: dict[str, str]
+    ) -> None:
+        spec = AssetSpec("dataset", "Sold", (data_file,), pricing=Pricing.fixed_rate(10**16))
+        sold = client_of(ALICE).assets.publish(spec).datatoken_address
+        client, other = client_of(BOB), client_of(BOB)
+        ocean = client.contract_address("Ocean")
+        exchange = client.datatokens.exchange(client.datatokens.contract(sold))
+        assert exchange is not None
+
+        def buy() -> None:
+            with client.datatokens.approved(exchange.address, {ocean: 10**18}, "a test"):
+                with other.transactions.step("another machine") as tx:
+                    other.datatokens.contract(ocean).approve(exchange.address, 0, tx)
+                with client.transactions.step("buy") as tx:
+                    exchange.contract.FRE.buyDT(exchange.id, ONE_DATATOKEN, 10**18, ZERO_ADDRESS, 0, tx)
+
+        with pytest.raises(AllowanceSpentError, match="only 0 are left.*trying again"):
+            buy()
+        # What is tried again approves it anew.
+        assert len(client_of(BOB).datatokens.buy(sold, ONE_DATATOKEN)) == 2
 
     @pytest.mark.parametrize("amount", [0, -1, 2**256, 1.0, True])
     def test_amounts_refused(self, consumer: OceanClient, branin: Branin, amount: Any) -> None:
