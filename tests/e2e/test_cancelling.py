@@ -40,6 +40,8 @@ STOPS = {
     "provider": ("operator_service", '"PUT /api/v1/operator/compute'),
     "node": ("node", "Asked to stop job"),
 }
+# How a job that was stopped ends.
+STOPPED = {"provider": "ended without output", "node": "ended with exit code 137"}
 
 
 class SleepyJobs:
@@ -206,7 +208,7 @@ def test_giving_the_task_up_stops_the_job_once(
     assert {way: wait.stops for way, wait in waits.items()} == dict.fromkeys(waits, 1)
     # The next try waited for the stopped job and says so.
     for cleared in (wait for way, wait in waits.items() if way.endswith("cleared")):
-        assert "ended without output" in cleared.run.log("wait", 2)
+        assert STOPPED[STACK] in cleared.run.log("wait", 2)
     if successful is not None:
         _wait_until_left_alone(mortal_airflow, successful, "the trigger was cancelled")
         assert successful.goes_on
@@ -244,7 +246,8 @@ def test_waits_and_deadlines_outlive_triggerer_and_scheduler(
     # The time line goes on where the first triggerer has left it.
     states = lasting.run.xcom("wait", "states")
     assert states[: len(seen)] == seen
-    assert (seen[-1]["state"], states[-1]["state"]) == (40, 70)
+    # An Ocean Node's job has its results before it is settled.
+    assert (seen[-1]["state"], states[-1]["state"]) in ((40, 70), (40, 71))
 
 
 @pytest.mark.long
