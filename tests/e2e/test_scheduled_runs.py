@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.jobs import Job
     from include.localnet.settings import NetworkSettings
 
-# Runs of a real scheduler one after another take minutes: `make test ARGS="-m long tests/e2e/test_scheduled_runs.py"`.
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(3000)]
 
 SWEEP, RECURRING, REPORT = "ocean_c2d_sweep", "ocean_c2d_recurring", "report"
@@ -95,7 +94,7 @@ class Shop:
             return alice.assets.publish(AssetSpec(kind, name, (file,), template=2, **fields)).did
 
     def _dataset(self, **fields: Any) -> str:
-        trusting = ComputePolicy(trusted_publishers=(ALICE.address,))
+        trusting = ComputePolicy(open_to_all=True)
         return self._publish(
             "dataset", "branin.arff", compute=trusting, pricing=Pricing.dispenser(), **fields
         )
@@ -209,26 +208,6 @@ def counted(shop: Shop, statsd: StatsDListener) -> Counted:
     return Counted(shop, statsd)
 
 
-def ended(run: DagRun) -> str | None:
-    state = run.state
-    return state if state in ("success", "failed") else None
-
-
-def wait_for(run: DagRun) -> str:
-    return wait_until(lambda: ended(run), f"{run.run_id} is over", PATIENCE) or ""
-
-
-def mapped(airflow: RunningAirflow, run: DagRun, task_id: str) -> list[dict[str, Any]]:
-    """Return the instances of a mapped task, by their index."""
-    listed = airflow.request("GET", f"{run.path}/taskInstances/{task_id}/listMapped")["task_instances"]
-    return sorted(listed, key=lambda task: task["map_index"])
-
-
-def mapped_xcom(airflow: RunningAirflow, run: DagRun, task_id: str, index: int) -> Any:
-    path = f"{run.path}/taskInstances/{task_id}/xcomEntries/return_value?map_index={index}"
-    return airflow.request("GET", path)["value"]
-
-
 def sweep(airflow: RunningAirflow, shop: Shop, **conf: Any) -> DagRun:
     """Run a sweep to its end."""
     given = {
@@ -238,13 +217,13 @@ def sweep(airflow: RunningAirflow, shop: Shop, **conf: Any) -> DagRun:
         "parallel_jobs": AT_ONCE,
     }
     run = airflow.trigger(SWEEP, **{**given, **conf})
-    assert wait_for(run) == "success"
+    assert run.wait_until_over(PATIENCE) == "success"
     return run
 
 
-def of_members(airflow: RunningAirflow, run: DagRun, task: str, indexes: Iterable[int]) -> list[Any]:
+def of_members(run: DagRun, task: str, indexes: Iterable[int]) -> list[Any]:
     """Return what a task returned for some members."""
-    return [mapped_xcom(airflow, run, f"member.{task}", index) for index in indexes]
+    return [run.xcom(f"member.{task}", map_index=index) for index in indexes]
 
 
 @pytest.fixture(scope="module")
@@ -255,15 +234,15 @@ def swept(airflow: RunningAirflow, shop: Shop, statsd: StatsDListener) -> tuple[
     return run, counted.so_far()
 
 
-def test_a_member_that_fails_sinks_no_other(airflow: RunningAirflow, swept: tuple[DagRun, Counted]) -> None:
+def test_a_member_that_fails_sinks_no_other(swept: tuple[DagRun, Counted]) -> None:
     run, counted = swept
-    waits = mapped(airflow, run, "member.wait_for_compute")
+    waits = run.members("member.wait_for_compute")
     assert [task["state"] for task in waits] == ["success", "failed", "success"]
     assert all(task["try_number"] == 1 for task in waits), "what an algorithm refuses is not tried again"
-    fetches = mapped(airflow, run, "member.fetch_results")
+    fetches = run.members("member.fetch_results")
     assert [task["state"] for task in fetches] == ["success", "upstream_failed", "success"]
     assert run.task("plot")["state"] == "success"
-    folders = [files[0].rpartition("/")[0] for files in of_members(airflow, run, "fetch_results", (0, 2))]
+    folders = [files[0].rpartition("/")[0] for files in of_members(run, "fetch_results", (0, 2))]
     manifests = [json.loads(read(f"{folder}/manifest.json")) for folder in folders]
     assert [manifest["label"].partition(",")[0] for manifest in manifests] == [
         "points=20", "points=30",
@@ -272,15 +251,15 @@ def test_a_member_that_fails_sinks_no_other(airflow: RunningAirflow, swept: tupl
 
 
 def test_so_many_jobs_run_at_once_as_allowed_and_are_ordered(
-    airflow: RunningAirflow, shop: Shop, swept: tuple[DagRun, Counted]
+    shop: Shop, swept: tuple[DagRun, Counted]
 ) -> None:
     run, counted = swept
-    jobs = shop.jobs(set(of_members(airflow, run, "start_compute", range(len(SETS)))))
+    jobs = shop.jobs(set(of_members(run, "start_compute", range(len(SETS)))))
     assert len(jobs) == len(SETS)
     assert most_at_once(jobs) <= AT_ONCE
     # The dataset's order serves all members; the algorithm is ordered as often as jobs may run at once: whoever pays while
     # another member has an order takes a second one, and a third is not allowed.
-    orders = of_members(airflow, run, "pay_for_compute", range(len(SETS)))
+    orders = of_members(run, "pay_for_compute", range(len(SETS)))
     assert len({dataset for dataset, _ in orders}) == 1
     assert len({algorithm for _, algorithm in orders}) == AT_ONCE
     assert counted.transactions == 1 + AT_ONCE
@@ -305,7 +284,7 @@ def test_several_datasets_are_inputs_of_one_job_or_have_one_each(
         one_job_per_dataset=one_job_per_dataset,
     )
     expected = [(did,) for did in both] if one_job_per_dataset else [tuple(both)]
-    jobs = shop.jobs(set(of_members(airflow, run, "start_compute", range(len(expected)))))
+    jobs = shop.jobs(set(of_members(run, "start_compute", range(len(expected)))))
     assert sorted(job.dataset_dids for job in jobs) == sorted(expected)
     # What was ordered before is used again.
     assert counted.transactions == int(one_job_per_dataset), "the other dataset, once"
@@ -363,7 +342,7 @@ def scheduled(
     failing.begin([triggerer.pid, *(child.pid for child in triggerer.children(recursive=True))])
     airflow.unpause(RECURRING)
     (run, *_) = wait_until(lambda: runs_of(airflow, "scheduled"), "the schedule has begun a run")
-    assert wait_for(run) == "success"
+    assert run.wait_until_over(PATIENCE) == "success"
     shop.proxy.watch()
     assert failing.left == 0
     return run, counted.so_far()
@@ -404,7 +383,7 @@ def test_a_backfill_pays_once_per_interval_what_has_run_out(
     change(airflow, "POST", "/api/v2/backfills", {"dag_id": RECURRING, **interval})
     airflow.unpause(RECURRING)
     runs = wait_until(lambda: (found := runs_of(airflow, "backfill"))[2:] and found, "the backfill has begun")
-    assert [wait_for(run) for run in runs] == ["success"] * 3
+    assert [run.wait_until_over(PATIENCE) for run in runs] == ["success"] * 3
     paid = [run.xcom("pay_for_compute") for run in runs]
     assert len({dataset for dataset, _ in paid}) == 3
     for run in runs:
@@ -415,7 +394,7 @@ def test_a_backfill_pays_once_per_interval_what_has_run_out(
     assert counted.orders() == {"new": 3, "renewed": 0, "reused": 3}
     assert counted.jobs() == {"started": 3, "finished": 3, "failed": 0}
     # They share the algorithm's orders of the sweep, each of which has one job at a time.
-    ordered = of_members(airflow, swept[0], "pay_for_compute", range(len(SETS)))
+    ordered = of_members(swept[0], "pay_for_compute", range(len(SETS)))
     assert {algorithm for _, algorithm in paid} <= {algorithm for _, algorithm in ordered}
     jobs = shop.jobs({run.xcom("start_compute") for run in runs})
     for order in {job.agreement_id for job in jobs}:
@@ -436,7 +415,7 @@ def test_a_fee_whose_time_is_over_is_renewed_and_counted(
     for orders, transactions in expected:
         counted = Counted(shop, statsd)
         run = airflow.trigger(RECURRING, **conf)
-        assert wait_for(run) == "success"
+        assert run.wait_until_over(PATIENCE) == "success"
         assert counted.orders() == orders
         assert counted.transactions == transactions
 
@@ -453,7 +432,7 @@ def test_a_scheduled_run_asks_before_it_spends_and_a_rejection_costs_nothing(
     )
     run.wait_for_state("approve_spending", "awaiting_input", timeout=PATIENCE)
     run.answer("approve_spending", "Reject")
-    assert wait_for(run) == "success"
+    assert run.wait_until_over(PATIENCE) == "success"
     states = {name: task["state"] for name, task in run.tasks().items()}
     assert (states.pop("choose_assets"), states.pop("approve_spending")) == ("success", "success")
     assert set(states.values()) == {"skipped"}
@@ -478,5 +457,5 @@ def test_each_new_result_begins_a_run_of_another_dag(
 
     report = wait_until(begun, "the result has begun a run")
     assert report
-    assert wait_for(report) == "success"
+    assert report.wait_until_over(PATIENCE) == "success"
     assert manifest in report.log("read", 1)
