@@ -470,8 +470,9 @@ _HELD = {"dataset": "held", "algorithm": "quick", "held": ("held", "quick"), "go
 _QUICK = {"algorithm": "quick", "held": ("quick",), "got": 1}
 _GIVEN = {"algorithm": "quick dispensed", "got": 2}
 
-# Every way of using the operators that talks to the network.
-SCENARIOS = (
+# Every way of using the operators that talks to the network: those that are the same on each generation of services, and
+# how orders are paid for and used on a Provider.
+BEFORE_PAYING = (
     Scenario("publish dataset", PUBLISH_DATASET, lambda w, _: publish(w, None, algorithm=False), full=True),
     Scenario(
         "publish algorithm", PUBLISH_ALGORITHM, lambda w, _: publish(w, _PRICE, algorithm=True), full=True
@@ -481,6 +482,15 @@ SCENARIOS = (
     Scenario("transfer", TRANSFER, transfer),
     Scenario("dispense", TRANSFER, dispense),
     Scenario("buy", TRANSFER, buy),
+)
+AFTER_STARTING = (
+    Scenario("wait poking", WAIT, wait_poking),
+    Scenario("wait deferred", WAIT, wait_deferred, retry_after=1),
+    Scenario("wait for a failure", WAIT, wait_failed, state="failed"),
+    Scenario("fetch", FETCH, fetch),
+)
+SCENARIOS = (
+    *BEFORE_PAYING,
     Scenario("pay held", PAY, lambda w, _: pay(w, **_HELD, transactions=2)),
     Scenario("pay dispensed", PAY, lambda w, _: pay(w, "dispensed", **_GIVEN, transactions=4)),
     Scenario("pay bought", PAY, lambda w, _: pay(w, "sold", **_QUICK, transactions=4)),
@@ -494,8 +504,5 @@ SCENARIOS = (
     Scenario("start", START, lambda w, _: start(w)),
     Scenario("start paid", START, lambda w, _: start(w, paid=True)),
     Scenario("start renewed", START, lambda w, _: start(w, paid=True, renewed=True)),
-    Scenario("wait poking", WAIT, wait_poking),
-    Scenario("wait deferred", WAIT, wait_deferred, retry_after=1),
-    Scenario("wait for a failure", WAIT, wait_failed, state="failed"),
-    Scenario("fetch", FETCH, fetch),
+    *AFTER_STARTING,
 )

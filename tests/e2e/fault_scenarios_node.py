@@ -5,29 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.e2e.fault_scenarios import (
-    ALLOW,
-    FETCH,
+    AFTER_STARTING,
+    BEFORE_PAYING,
     OPERATORS,
     PAY,
-    PUBLISH_ALGORITHM,
-    PUBLISH_DATASET,
     START,
-    TRANSFER,
-    WAIT,
     Case,
     Scenario,
-    allow,
-    buy,
-    dispense,
-    fetch,
-    mint,
     pay,
-    publish,
     same,
-    transfer,
-    wait_deferred,
-    wait_failed,
-    wait_poking,
 )
 from tests.e2e.fault_world import ETHER
 from tests.support.waiting import wait_until
@@ -129,30 +115,18 @@ def withdraw(world: World, _folder: Path) -> Case:
     return Case({"amount": "all"}, wallet.private_key, verify)
 
 
-_PRICE = {"type": "fixed_rate", "rate": "1.5"}
 _HELD = {"dataset": "held", "algorithm": "quick", "held": ("held", "quick"), "got": 0, "locked": _LOCKED}
 _GIVEN = {"algorithm": "quick dispensed", "got": 2, "locked": _LOCKED}
 
 NODE_SCENARIOS = (
-    Scenario("publish dataset", PUBLISH_DATASET, lambda w, _: publish(w, None, algorithm=False), full=True),
-    Scenario(
-        "publish algorithm", PUBLISH_ALGORITHM, lambda w, _: publish(w, _PRICE, algorithm=True), full=True
-    ),
-    Scenario("allow", ALLOW, allow, full=True),
-    Scenario("mint", TRANSFER, mint, full=True),
-    Scenario("transfer", TRANSFER, transfer),
-    Scenario("dispense", TRANSFER, dispense),
-    Scenario("buy", TRANSFER, buy),
+    *BEFORE_PAYING,
     # Beside the orders: an approval, the deposit and the authorization.
     Scenario("pay held", PAY, lambda w, _: pay(w, **_HELD, transactions=5)),
     Scenario("pay all at once", PAY, lambda w, _: pay(w, "sold 2", **_GIVEN, transactions=7), full=True),
     Scenario("start free", START, start_free),
     Scenario("start paid", START, lambda w, _: start_paid(w, spent=False), full=True),
     Scenario("start after the deposit was spent", START, lambda w, _: start_paid(w, spent=True)),
-    Scenario("wait poking", WAIT, wait_poking),
-    Scenario("wait deferred", WAIT, wait_deferred, retry_after=1),
-    Scenario("wait for a failure", WAIT, wait_failed, state="failed"),
-    Scenario("fetch", FETCH, fetch),
+    *AFTER_STARTING,
     Scenario("settle", SETTLE, settle),
     Scenario("withdraw", WITHDRAW, withdraw, full=True),
 )
