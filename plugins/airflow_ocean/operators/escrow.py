@@ -98,6 +98,9 @@ class OceanSettlementSensor(BaseSensorOperator):
         with OceanHook(self.ocean_conn_id).get_client() as client:
             job = client.jobs.get(job_id, provider_url)
             claimed = client.escrow.claimed(job)
+            if job.payment and claimed is not None:
+                token = client.datatokens.contract(job.payment.token)
+                self.log.info("Job %s has cost %s", job.id, client.datatokens.describe(token, claimed))
         if job.payment is None:
             self.log.info("%s was not paid through the escrow", job.id)
             context["ti"].xcom_push("cost", cost)
@@ -106,7 +109,6 @@ class OceanSettlementSensor(BaseSensorOperator):
             self.log.info("%s; its payment is locked until the node claims it", job.describe())
             return PokeReturnValue(is_done=False)
         final = settled(cost, job.payment.token, claimed)
-        self.log.info("Job %s has cost %s of %s", job.id, claimed, job.payment.token)
         context["ti"].xcom_push("cost", final)
         if manifest and uri:
             replace(manifest, cost=final).write(ObjectStoragePath(uri))
