@@ -62,6 +62,10 @@ def revert_reason(error: RpcError) -> str:
     return str(error).removeprefix("execution reverted: ")
 
 
+# What a transaction's error says where its reason is gone.
+NO_REASON = "the node gives no reason"
+
+
 class SessionProvider(HTTPProvider):  # type: ignore[misc]
     """web3's HTTP provider with connections of its own.
 
@@ -238,7 +242,7 @@ class Chain:
             self.request("eth_call", call, block)
         except RpcError as error:
             return revert_reason(error)
-        return "the node gives no reason (it succeeds when repeated on the block's final state)"
+        return f"{NO_REASON} (it succeeds when repeated on the block's final state)"
 
     def view(self, params: Any) -> dict[str, Any]:
         """Carry out ``eth_call`` for web3, whose own errors for what a contract refuses have no type of ours.

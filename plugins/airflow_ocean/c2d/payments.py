@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_ocean.c2d.chain import NO_REASON
 from airflow_ocean.c2d.errors import (
     InsufficientFundsError,
     InvalidInputError,
@@ -28,8 +31,10 @@ logger = logging.getLogger(__name__)
 
 # An order always takes one whole datatoken, https://docs.oceanprotocol.com/developers/contracts/datatokens
 ONE_DATATOKEN = 10**18
-# How often a datatoken is got for an order when another task of the same wallet spends it first.
+# How often an order is tried when other tasks of the same wallet spend its datatoken first.
 ACQUISITIONS = 20
+# Source: ERC20Template ``startOrder``.
+NOT_ENOUGH_DATATOKENS = "Not enough datatokens"
 FEE_FIELDS = (
     "providerFeeAddress", "providerFeeToken", "providerFeeAmount", "v", "r", "s", "validUntil", "providerData",
 )  # fmt: skip
@@ -174,7 +179,7 @@ class Payments:
 
     def _recount(self, did: str) -> None:
         """Look at the steps on the way to an order again, so that the cost has what an earlier attempt spent on them."""
-        for attempt in range(1, ACQUISITIONS):
+        for attempt in range(1, ACQUISITIONS + 1):
             step = _acquire_step(did, attempt)
             self._client.datatokens.approvals(step)
             if self._client.transactions.resume(step) is None:
@@ -240,28 +245,36 @@ class Payments:
     def _order(self, payment: Payment, consumer: str) -> str:
         """Get a datatoken if none is held, and spend it.
 
-        Tasks that share the wallet may spend each other's datatokens. Who finds it gone gets another one; as many are
-        got as are spent.
+        Tasks that share the wallet may spend each other's datatokens. Who finds it gone takes one that another has got
+        meanwhile, or gets one more; as many are got as are spent.
         """
         if self._client.datatokens.template(payment.token) == 2 and payment.way != "held":
             return self._order_at_once(payment, consumer)
-        acquired = 0
+        acquired, pause = 0, 0.1
         held = payment.way == "held"
-        for _ in range(ACQUISITIONS):
+        for refusals in itertools.count(1):
             if not held:
                 acquired += 1
                 self._acquire(payment, _acquire_step(payment.did, acquired))
             try:
                 return self._start_order(payment, consumer)
-            except TransactionRevertedError:
-                if self._offer(payment.token)[0] is None:
+            except TransactionRevertedError as error:
+                if refusals == ACQUISITIONS or not self._was_spent(payment, error):
                     raise
-                # Where one is held now, another task has just got it: whoever orders first takes it.
-                held = int(payment.token.balanceOf(self._client.address)) >= ONE_DATATOKEN
-                logger.info(
-                    "The order of %s was refused; is its datatoken spent by another task?", payment.did
-                )
-        return self._start_order(payment, consumer)
+            logger.info("The datatoken for the order of %s was spent by another task", payment.did)
+            # Nodes may look at what is not in a block yet, so that one which is held now is spent all the same.
+            time.sleep(random.uniform(pause / 2, pause))
+            pause = min(pause * 1.5, 10.0)
+            held = self._holds_one(payment)
+        raise AssertionError("the loop returns or raises")
+
+    def _was_spent(self, payment: Payment, error: TransactionRevertedError) -> bool:
+        """Say whether an order was refused for want of a datatoken, and another one can be got."""
+        wanting = any(words in str(error) for words in (NOT_ENOUGH_DATATOKENS, NO_REASON))
+        return (wanting or not self._holds_one(payment)) and self._offer(payment.token)[0] is not None
+
+    def _holds_one(self, payment: Payment) -> bool:
+        return int(payment.token.balanceOf(self._client.address)) >= ONE_DATATOKEN
 
     def _start_order(self, payment: Payment, consumer: str) -> str:
         due = {payment.item.fee[0]: payment.item.fee[1]} if payment.item.fee else {}
