@@ -23,6 +23,7 @@ from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.network import Network
 from airflow_ocean.c2d.orders import Order
 from airflow_ocean.c2d.services import JobTerms
+from airflow_ocean.c2d.wallet import Wallet
 from include.localnet import network as local_network
 from include.localnet.accounts import ALICE, BOB, CARLOS
 from include.localnet.settings import NetworkSettings, choose_ports
@@ -150,6 +151,23 @@ class TestFree:
         assert done.algorithm_did == branin.algorithm.did
         assert done.dataset_dids == (branin.dataset.did,)
         assert "rows" in bob.jobs.log_tail(done)
+
+    def test_a_stop_that_another_request_overtook_is_signed_again(
+        self, client_of: ClientOf, branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bob = client_of(BOB)
+        order = paid(bob, branin, "free", duration=60)
+        job = bob.jobs.start(order)
+        real, used = Wallet.next_nonce, []
+
+        def old_at_first(_wallet: Wallet) -> int:
+            used.append(real() if used else 1)
+            return used[-1]
+
+        monkeypatch.setattr(Wallet, "next_nonce", old_at_first)
+        assert bob.services(order.provider_url).stop(job).id == job.id
+        assert len(used) > 1
+        finished(bob, job)
 
     def test_a_failing_algorithm_fails_the_job(
         self, client_of: ClientOf, node_network: NetworkSettings, branin: Branin

@@ -18,6 +18,7 @@ from airflow_ocean.c2d.errors import (
     NotAllowedError,
     NotIndexedError,
     RateLimitedError,
+    ServiceUnavailableError,
 )
 from airflow_ocean.c2d.jobs import select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
@@ -55,6 +56,8 @@ ENVIRONMENTS_TTL = 60.0
 _INDEX_PAUSES = (1.0, 10.0)
 # A node that takes no more requests in this minute is asked again so many times, so many seconds later unless it says when.
 _PATIENCE, _NEXT_TRY, _LONGEST_PAUSE = 3, 20.0, 59.0
+# How often a stop is asked for that a node refuses without a reason.
+_STOP_ATTEMPTS = 3
 _HEX = re.compile("0x([0-9a-fA-F]{2})+")
 _SERVICES, _AQUARIUS = "/api/services", "/api/aquarius"
 
@@ -110,9 +113,14 @@ class NodeServices:
                 return self._request(
                     method, path, what, **{"json" if in_body else "params": fields}, **options
                 )
-            except NotAllowedError as error:
-                if attempt == SIGNING_ATTEMPTS or not is_overtaken(error):
+            except (NotAllowedError, ServiceUnavailableError) as error:
+                # Why it refuses a stop a node hides: it may be the nonce. To stop a job twice does no harm.
+                hidden = command == "stopCompute" and isinstance(error, ServiceUnavailableError)
+                if not is_overtaken(error) and not (hidden and attempt < _STOP_ATTEMPTS):
                     raise
+                if attempt == SIGNING_ATTEMPTS:
+                    raise
+            time.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise AssertionError("the loop returns or raises")
 
     # ------------------------------------------------------------------ publishing
