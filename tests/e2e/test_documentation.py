@@ -12,7 +12,7 @@ from tests.support.airflow import PROJECT
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks]
 
 PAGE = PROJECT / "docs" / "write-your-own-dag.md"
 
