@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # An order always takes one whole datatoken, https://docs.oceanprotocol.com/developers/contracts/datatokens
 ONE_DATATOKEN = 10**18
-# How often an order is tried when other tasks of the same wallet spend its datatoken first.
+# How often an order is tried, and at most a datatoken got for it, when other tasks of the same wallet spend it first.
 ACQUISITIONS = 20
 # Source: ERC20Template ``startOrder``.
 NOT_ENOUGH_DATATOKENS = "Not enough datatokens"

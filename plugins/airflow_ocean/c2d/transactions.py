@@ -208,6 +208,9 @@ class Transactions:
                 self._count(step, receipt)
         return entry if entry.get("candidates") else None
 
+    def _reverted(self, step: str) -> list[str]:
+        return [sent.hash for sent in self.mined if sent.step == step and sent.reverted]
+
     def _perform(self, step: str, call: Call) -> str:
         entry = self._stored(step)
         if entry is not None:
@@ -244,7 +247,6 @@ class Transactions:
         return self.chain.estimate_or_raise(step, [asked])
 
     def _sign_and_broadcast(self, step: str, call: Call) -> dict[str, Any]:
-        reverted = (self.journal.load(step) or {}).get("reverted", [])
         for _ in range(NONCE_ATTEMPTS):
             with self.wallet.lock(self.chain_id):
                 fees = self.chain.fees(self.network.max_fee_wei)
@@ -262,7 +264,7 @@ class Transactions:
                     "selector": call.selector,
                     "nonce": nonce,
                     "candidates": [candidate],
-                    "reverted": reverted,
+                    "reverted": self._reverted(step),
                 }
                 self.journal.save(step, entry)
                 if self._broadcast(step, candidate):
@@ -390,9 +392,8 @@ class Transactions:
         if int(receipt["status"], 16) != 1:
             transaction = self.chain.request("eth_getTransactionByHash", receipt["transactionHash"])
             reason = self.chain.why_reverted(transaction, receipt["blockNumber"])
-            reverted = [*entry.get("reverted", ()), receipt["transactionHash"]]
-            self.journal.save(step, {**entry, "candidates": [], "reverted": reverted})
             self._count(step, receipt)
+            self.journal.save(step, {**entry, "candidates": [], "reverted": self._reverted(step)})
             raise TransactionRevertedError(
                 f"{step}: transaction {receipt['transactionHash']} was mined in block {block} and reverted: {reason}"
             )

@@ -116,9 +116,9 @@ class NodeServices:
             except (NotAllowedError, ServiceUnavailableError) as error:
                 # Why it refuses a stop a node hides: it may be the nonce. To stop a job twice does no harm.
                 hidden = command == "stopCompute" and isinstance(error, ServiceUnavailableError)
-                if not is_overtaken(error) and not (hidden and attempt < _STOP_ATTEMPTS):
+                if not (hidden or is_overtaken(error)):
                     raise
-                if attempt == SIGNING_ATTEMPTS:
+                if attempt == (_STOP_ATTEMPTS if hidden else SIGNING_ATTEMPTS):
                     raise
             time.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise AssertionError("the loop returns or raises")
