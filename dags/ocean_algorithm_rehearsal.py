@@ -18,6 +18,7 @@ import os
 import pendulum
 from airflow.sdk import DAG, Param
 
+from airflow_ocean.forms import CONTAINER_PARAMS
 from airflow_ocean.operators.plots import OceanPlotOperator
 from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
 
@@ -32,38 +33,7 @@ PARAMS = {
         section="Algorithm",
         description_md="A URL, or a path that the worker can read.",
     ),
-    "container_image": Param(
-        "oceanprotocol/algo_dockers",
-        type="string",
-        minLength=1,
-        title="Container image",
-        section="Algorithm",
-        description_md="The image that the algorithm runs in.",
-    ),
-    "container_tag": Param(
-        "python-branin",
-        type="string",
-        minLength=1,
-        title="Image tag",
-        section="Algorithm",
-        description_md="Which version of the image; what counts is its checksum.",
-    ),
-    "container_checksum": Param(
-        "sha256:8221d20c1c16491d7d56b9657ea09082c0ee4a8ab1a6621fa720da58b09580e4",
-        type="string",
-        pattern="^sha256:[0-9a-f]{64}$",
-        title="Image checksum",
-        section="Algorithm",
-        description_md="The image's digest, or its id where it was built on the engine.",
-    ),
-    "container_entrypoint": Param(
-        "python $ALGO",
-        type="string",
-        pattern="[$]ALGO",
-        title="Entrypoint",
-        section="Algorithm",
-        description_md="The command; `$ALGO` stands for the algorithm's file.",
-    ),
+    **CONTAINER_PARAMS,
     "pull": Param(
         "missing",
         type="string",

@@ -26,7 +26,7 @@ import pendulum
 from airflow.sdk import DAG, Param, TaskGroup
 
 from airflow_ocean.assets import OCEAN_ALGORITHM, OCEAN_COMPUTABLE, OCEAN_DATASET, OCEAN_RESULT
-from airflow_ocean.forms import NODE_PARAMS
+from airflow_ocean.forms import CONTAINER_PARAMS, NODE_PARAMS
 from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.assets import (
     OceanAllowAlgorithmOperator,
@@ -96,38 +96,7 @@ PARAMS = {
         section="Algorithm",
         description_md="Where the Provider finds the algorithm, which is one file.",
     ),
-    "container_image": Param(
-        "oceanprotocol/algo_dockers",
-        type="string",
-        minLength=1,
-        title="Container image",
-        section="Algorithm",
-        description_md="The image that the algorithm runs in.",
-    ),
-    "container_tag": Param(
-        "python-branin",
-        type="string",
-        minLength=1,
-        title="Image tag",
-        section="Algorithm",
-        description_md="Which version of the image; what counts is its checksum.",
-    ),
-    "container_checksum": Param(
-        "sha256:8221d20c1c16491d7d56b9657ea09082c0ee4a8ab1a6621fa720da58b09580e4",
-        type="string",
-        pattern="^sha256:[0-9a-f]{64}$",
-        title="Image checksum",
-        section="Algorithm",
-        description_md="The image's digest in its registry, which “docker buildx imagetools inspect” shows.",
-    ),
-    "container_entrypoint": Param(
-        "python $ALGO",
-        type="string",
-        minLength=1,
-        title="Entrypoint",
-        section="Algorithm",
-        description_md="The command; `$ALGO` stands for the algorithm's file.",
-    ),
+    **CONTAINER_PARAMS,
     "rehearse": Param(
         False,
         type="boolean",
