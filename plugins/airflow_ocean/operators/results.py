@@ -8,7 +8,6 @@ from airflow_ocean import parameters
 from airflow_ocean.artifacts import MANIFEST_NAME, Manifest, artifact_folder
 from airflow_ocean.assets import tell_outlets
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
-from airflow_ocean.c2d.jobs import OUTPUT
 from airflow_ocean.journal import TaskStateJournal
 from airflow_ocean.lineage import Lineage
 from airflow_ocean.links import OceanArtifactsLink, OceanJobLink
@@ -83,6 +82,7 @@ class OceanFetchResultsOperator(OceanBaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Fetch the results and return where they are."""
+        from airflow_ocean.c2d.jobs import OUTPUT
         from airflow_ocean.fetching import ResultFetcher
 
         job_id = parameters.text("job_id", self.job_id)
