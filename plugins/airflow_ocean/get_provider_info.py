@@ -107,10 +107,16 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_ocean.operators.results",
                     "airflow_ocean.operators.plots",
                     "airflow_ocean.operators.rehearsal",
+                    "airflow_ocean.operators.escrow",
                 ],
             }
         ],
-        "sensors": [{"integration-name": "Ocean Protocol", "python-modules": ["airflow_ocean.sensors"]}],
+        "sensors": [
+            {
+                "integration-name": "Ocean Protocol",
+                "python-modules": ["airflow_ocean.sensors", "airflow_ocean.operators.escrow"],
+            }
+        ],
         "triggers": [{"integration-name": "Ocean Protocol", "python-modules": ["airflow_ocean.triggers"]}],
         "connection-types": [
             {

@@ -109,6 +109,24 @@ def test_the_components_share_secrets_volumes_and_image(composed):
     assert "/opt/airflow" in environment["PYTHONPATH"].split(":")
 
 
+def test_settings_of_the_operating_page_reach_every_component_from_the_env_file(tmp_path):
+    page = (PROJECT / "docs" / "operating.md").read_text()
+    shown = {
+        name: "5"
+        for name in re.findall(r"AIRFLOW__[A-Z_]+[A-Z]", page[page.index("## Artifacts and XComs on S3") :])
+    }
+    assert {"AIRFLOW__CORE__XCOM_BACKEND", "AIRFLOW__METRICS__STATSD_ON"} <= shown.keys()
+    composed = [
+        yaml.safe_load(run_config(tmp_path, **REQUIRED, **settings).stdout)["services"]
+        for settings in (shown, {})
+    ]
+    for name in COMPONENTS:
+        given, otherwise = (services[f"airflow-{name}"]["environment"] for services in composed)
+        assert {variable: str(given[variable]) for variable in shown} == shown
+        # Unset, and not an empty text, which for Airflow would be a value.
+        assert {otherwise.get(variable) for variable in shown} == {None}
+
+
 def test_no_secret_is_written_into_the_file():
     text = (PROJECT / "docker-compose.yaml").read_text()
     assert ALICE.private_key[2:] not in text
