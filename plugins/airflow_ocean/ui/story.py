@@ -93,9 +93,14 @@ class ComputeJob:
     unreachable: str = ""
 
     @property
+    def is_watched(self) -> bool:
+        """Whether a task that waits for it on a triggerer keeps its time line up to date, so that nobody else need ask."""
+        return any(task.state == "deferred" and task.xcoms.get("states") for task in self.waits)
+
+    @property
     def is_running(self) -> bool:
-        """Whether the Provider says that it runs."""
-        return self.live is not None and not self.live.is_finished
+        """Whether it runs, as far as anybody has asked."""
+        return self.is_watched if self.live is None else not self.live.is_finished
 
     @property
     def running_log(self) -> str | None:
@@ -200,8 +205,9 @@ class Story:
 
     @property
     def jobs_to_ask(self) -> list[ComputeJob]:
-        """The jobs that may still run, as many as a page asks for."""
-        return [job for job in self.jobs if job.provider_url and not job.is_over][:_MOST_ASKED]
+        """The jobs that may still run and that nobody else asks for, as many as a page asks for."""
+        unknown = [job for job in self.jobs if job.provider_url and not job.is_over and not job.is_watched]
+        return unknown[:_MOST_ASKED]
 
     @property
     def current(self) -> list[Step]:

@@ -113,12 +113,13 @@ class NodeJobReader:
 
     def __init__(self, http: AsyncHttpSession, url: str, consumer: str) -> None:
         self._http, self._url, self._consumer = http, f"{url.rstrip('/')}/api/services/compute", consumer
+        self._pace = pace_of(url)
 
     async def fetch_jobs(self, job_ids: Collection[str]) -> JobsAnswer:
         """Return those of some jobs that are on the node's list of all jobs of the consumer."""
         what = f"listing the jobs of {self._consumer}"
-        await pace_of(self._url).wait()
-        response = await self._http.get(self._url, what, {"consumerAddress": self._consumer})
+        async with self._pace.turn():
+            response = await self._http.get(self._url, what, {"consumerAddress": self._consumer})
         wanted = frozenset(job_ids)
         found = read_jobs(read_json(response, what), what)
         return JobsAnswer({job.id: job for job in found if job.id in wanted}, len(response.content))
@@ -128,8 +129,8 @@ class NodeJobReader:
         check_job_id(job_id)
         what = f"asking for the state of job {job_id}"
         query = {"consumerAddress": self._consumer, "jobId": job_id}
-        await pace_of(self._url).wait()
-        response = await self._http.get(self._url, what, query)
+        async with self._pace.turn():
+            response = await self._http.get(self._url, what, query)
         found: list[Job] = list(read_jobs(read_json(response, what), what))
         return JobsAnswer({job_id: select_job(found, job_id, self._url)}, len(response.content))
 

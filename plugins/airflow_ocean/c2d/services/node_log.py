@@ -30,14 +30,15 @@ async def follow(url: str, wallet: Wallet, job_id: str) -> AsyncIterator[bytes]:
     )
     async with open_async(node_answers.check) as http:
         for attempt in range(1, SIGNING_ATTEMPTS + 1):
-            await pace_of(url).wait()
-            query = {"jobId": job_id, **signed_fields(wallet, "getComputeStreamableLogs")}
             decoder = FrameDecoder()
             try:
-                async with http.stream(address, what, query, _SILENCE) as pieces:
-                    async for piece in pieces:
-                        for content in decoder.feed(piece):
-                            yield content
+                async with pace_of(url).turn():
+                    # Signed when its turn has come: later requests of the wallet would overtake the nonce meanwhile.
+                    query = {"jobId": job_id, **signed_fields(wallet, "getComputeStreamableLogs")}
+                    async with http.stream(address, what, query, _SILENCE) as pieces:
+                        async for piece in pieces:
+                            for content in decoder.feed(piece):
+                                yield content
                 return
             except NotAllowedError as error:
                 if attempt == SIGNING_ATTEMPTS or not is_overtaken(error):

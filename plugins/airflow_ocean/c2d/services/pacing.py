@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
+from typing import TYPE_CHECKING
+
+from airflow_ocean.c2d.errors import RateLimitedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 # Seconds between two status requests to an Ocean Node. In its stock configuration it takes 30 requests a minute from an
 # address: half of them are left to the tasks that publish, pay, start and fetch.
 STATUS_SPACING = 4.0
+# After a refusal there is twice the room, as somebody else at the same address asks as well; after a success a bit less again.
+_SLOWER, _QUICKER, _WIDEST = 2.0, 0.9, 60.0
+# Seconds until a node that does not say when may be asked again.
+_NEXT_TRY = 20.0
 
 
 class Pace:
@@ -17,15 +28,24 @@ class Pace:
     """
 
     def __init__(self, spacing: float) -> None:
-        self._spacing = spacing
+        self._least = self._spacing = spacing
         self._next = 0.0
+        self._turns = asyncio.Lock()
 
-    async def wait(self) -> None:
-        """Wait for one's turn."""
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for one's turn, and learn from the answer. Whoever is cancelled while waiting takes no turn."""
         loop = asyncio.get_running_loop()
-        turn = max(self._next, loop.time())
-        self._next = turn + self._spacing
-        await asyncio.sleep(turn - loop.time())
+        async with self._turns:
+            await asyncio.sleep(self._next - loop.time())
+            self._next = loop.time() + self._spacing
+        try:
+            yield
+        except RateLimitedError as error:
+            self._spacing = min(self._spacing * _SLOWER, _WIDEST)
+            self._next = max(self._next, loop.time() + (error.retry_after or _NEXT_TRY))
+            raise
+        self._spacing = max(self._spacing * _QUICKER, self._least)
 
 
 def pace_of(url: str, spacing: float = STATUS_SPACING) -> Pace:

@@ -92,6 +92,17 @@ async def test_the_log_of_a_running_job_is_shown(site: Site, provider: str) -> N
     assert ONLY_AFTER not in page
 
 
+async def test_a_job_is_not_asked_for_while_a_triggerer_tells_how_it_is(site: Site) -> None:
+    # At this Provider nobody answers; a node takes 30 requests a minute from all of an address.
+    states = [{"at": 1767323045.0, "state": 40, "text": "Running algorithm"}]
+    waiting = {"deadline": 1.0, "states": states, "log_tail": LOG}
+    site.add_tasks("running", starting("job"), TaskRow("wait", "OceanComputeSensor", "deferred", waiting))
+    page = (await site.get()).text
+    assert "Running algorithm" in page
+    assert "half done" in page
+    assert "does not say how the job stands" not in page
+
+
 async def test_a_job_that_is_over_has_no_log_until_now(running: Site) -> None:
     Status.fields |= {"status": 70, "statusText": "Job finished", "dateFinished": "1767323055.0"}
     page = (await running.get()).text
