@@ -36,9 +36,9 @@ from airflow_ocean.sensors import OceanComputeSensor
 
 TIMEZONE = pendulum.timezone("Europe/Berlin")
 # A run that is triggered by hand without a logical date has no interval.
-START = "(data_interval_start or dag_run.run_after)"
+START = "(data_interval_start | default(dag_run.run_after, true))"
 ENVIRONMENT = "{{ params.environment or var.value.get('ocean_environment', 'free') }}"
-END = "(data_interval_end or dag_run.run_after)"
+END = "(data_interval_end | default(dag_run.run_after, true))"
 
 PARAMS = {
     "dataset_dids": Param(

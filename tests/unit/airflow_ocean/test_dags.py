@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from typing import Any, NamedTuple
 
+import pendulum
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
@@ -12,7 +15,12 @@ from airflow_ocean.assets import OCEAN_ORDERS
 from tests.support.airflow import PROJECT, airflow_environment, prepare_airflow_home
 
 HEAVY = ("ocean_lib", "web3", "matplotlib", "numpy", "docker", "sklearn", "scipy", "eth_account")
+MOMENT = pendulum.datetime(2025, 1, 2, 3, 4, 5)
 PAYING = ("ocean_c2d", "ocean_c2d_recurring", "ocean_c2d_sweep")
+
+
+class DagRun(NamedTuple):
+    run_after: Any
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +41,22 @@ def test_every_dag_says_what_it_is_and_every_task_retries(dagbag):
         assert dag.catchup is False
         for task in dag.tasks:
             assert task.retries >= 1, task.task_id
+
+
+@pytest.mark.parametrize(
+    "interval", [{}, {"data_interval_start": MOMENT, "data_interval_end": MOMENT.add(hours=1)}]
+)
+def test_custom_data_have_a_moment_whether_the_run_has_an_interval_or_not(dagbag, interval):
+    # Airflow defines no interval where a run was triggered without a logical date.
+    dag = dagbag.dags["ocean_c2d_recurring"]
+    start = dag.get_task("start_compute")
+    context = {
+        "params": {"custom_data": {"since": "{data_interval_start}"}},
+        "dag_run": DagRun(MOMENT),
+        **interval,
+    }
+    rendered = start.render_template(start.custom_data, context, dag.get_template_env())
+    assert json.loads(rendered) == {"since": "2025-01-02T03:04:05+00:00"}
 
 
 def test_the_tasks_follow_each_other_as_the_story_goes(dagbag):
