@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
-from eth_abi import decode
 from web3 import HTTPProvider
 
 from airflow_ocean.c2d import retry_after
@@ -19,6 +18,7 @@ from airflow_ocean.c2d.errors import (
     TransactionRevertedError,
 )
 from airflow_ocean.c2d.network import origin
+from airflow_ocean.c2d.rpc_errors import RpcError, revert_reason
 from airflow_ocean.c2d.units import format_units
 
 if TYPE_CHECKING:
@@ -29,37 +29,12 @@ T = TypeVar("T")
 RPC_TIMEOUT = 30.0
 # How long a chain's constants are kept, seconds.
 _CONSTANTS_TTL = 600.0
-# Solidity's Error(string) and Panic(uint256), https://docs.soliditylang.org/en/latest/control-structures.html
-_ERROR_SELECTOR = "0x08c379a0"
-_PANIC_SELECTOR = "0x4e487b71"
 # No answer of a node that is asked here is ever larger.
 MAX_ANSWER = 64 * 1024 * 1024
 _QUANTITY = re.compile("0x[0-9a-fA-F]{1,64}")
 _DATA = re.compile("0x([0-9a-fA-F]{2})*")
 # What web3 reads by itself; it raises errors of its own on anything else.
 _RESULTS = {"eth_call": _DATA, "eth_getCode": _DATA, "eth_chainId": _QUANTITY, "eth_estimateGas": _QUANTITY}
-
-
-class RpcError(Exception):
-    """The node answered a request with an error of its own."""
-
-    def __init__(self, error: Any) -> None:
-        described = error if isinstance(error, dict) else {"message": error}
-        super().__init__(str(described.get("message", error)))
-        self.code = described.get("code")
-        self.data = described.get("data")
-
-
-def revert_reason(error: RpcError) -> str:
-    """Return why a call reverted, decoded from the returned data where it has a reason."""
-    data = error.data
-    if isinstance(data, dict):  # some nodes wrap it
-        data = data.get("data") or data.get("result")
-    if isinstance(data, str) and data.startswith(_ERROR_SELECTOR):
-        return str(decode(["string"], bytes.fromhex(data[10:]))[0])
-    if isinstance(data, str) and data.startswith(_PANIC_SELECTOR):
-        return f"panic 0x{decode(['uint256'], bytes.fromhex(data[10:]))[0]:x}"
-    return str(error).removeprefix("execution reverted: ")
 
 
 # What a transaction's error says where its reason is gone.
@@ -111,11 +86,27 @@ class Chain:
         self.provider.session.close()
 
     def answer(self, method: str, params: Any) -> dict[str, Any]:
-        """Send one request and return the whole JSON-RPC answer, errors of the node included.
+        """Send one request and return the whole JSON-RPC answer, unless it says that the node cannot answer now.
 
         :raises ServiceUnavailableError: when the endpoint cannot be reached or fails inside
         :raises RateLimitedError: when it refuses more requests for now
         """
+        answer = self._exchange(method, params)
+        if answer.get("error"):
+            error = self._error(method, answer)
+            if error.passes(method):
+                kind = RateLimitedError if error.is_limit else ServiceUnavailableError
+                raise kind(
+                    f"{method}: the chain's RPC {self._shown} cannot answer now: {error.text} (code {error.code}). Try "
+                    "again later; if it stays so, give the connection another RPC"
+                ) from error
+        return answer
+
+    def _error(self, method: str, answer: dict[str, Any]) -> RpcError:
+        return RpcError(f"{method}: the chain's RPC {self._shown}", answer["error"])
+
+    def _exchange(self, method: str, params: Any) -> dict[str, Any]:
+        """Send one request and return the whole JSON-RPC answer, errors of the node included."""
         try:
             answer = self.provider.make_request(method, params)
         except requests.HTTPError as error:
@@ -161,11 +152,11 @@ class Chain:
     def request(self, method: str, *params: Any) -> Any:
         """Send one request and return its result.
 
-        :raises RpcError: when the node answers an error
+        :raises RpcError: when the node refuses it
         """
         answer = self.answer(method, list(params))
         if answer.get("error"):
-            raise RpcError(answer["error"])
+            raise self._error(method, answer)
         return answer.get("result")
 
     def quantity(self, method: str, *params: Any) -> int:
@@ -232,17 +223,14 @@ class Chain:
                 f"{format_units(cap, 9)}: nothing was sent; try again later or raise max_fee_gwei"
             )
 
-    def why_reverted(self, transaction: dict[str, Any], block: str) -> str:
-        """Ask the node to run a reverted transaction again and return its reason, as far as the node knows it."""
-        call = {
-            key: transaction[key] for key in ("from", "to", "value", "gas", "input") if transaction.get(key)
-        }
-        call["data"] = call.pop("input", "0x")
-        try:
-            self.request("eth_call", call, block)
-        except RpcError as error:
-            return revert_reason(error)
-        return f"{NO_REASON} (it succeeds when repeated on the block's final state)"
+    def why_reverted(self, call: dict[str, Any], block: str) -> str:
+        """Ask the node to run a reverted call again and return its reason, as far as the node knows it."""
+        answer = self._exchange("eth_call", [call, block])
+        if not answer.get("error"):
+            return f"{NO_REASON} (it succeeds when repeated on the block's final state)"
+        error = self._error("eth_call", answer)
+        # Nodes keep the state of old blocks for a while only.
+        return f"{NO_REASON} ({error.text})" if error.passes("eth_call") else revert_reason(error)
 
     def view(self, params: Any) -> dict[str, Any]:
         """Carry out ``eth_call`` for web3, whose own errors for what a contract refuses have no type of ours.
@@ -253,7 +241,7 @@ class Chain:
         answer = self.answer("eth_call", params)
         to, selector = params[0].get("to"), str(params[0].get("data"))[:10]
         if answer.get("error"):
-            reason = revert_reason(RpcError(answer["error"]))
+            reason = revert_reason(self._error("eth_call", answer))
             raise TransactionRevertedError(f"the contract {to} refuses to be asked {selector}: {reason}")
         if answer["result"] == "0x":
             raise InvalidInputError(f"{to} is no contract that answers {selector}; is it of this chain?")
@@ -266,7 +254,7 @@ class Chain:
         """
         answer = self.answer("eth_estimateGas", params)
         if answer.get("error"):
-            reason = revert_reason(RpcError(answer["error"]))
+            reason = revert_reason(self._error("eth_estimateGas", answer))
             raise TransactionRevertedError(f"{what}: the contract refuses it: {reason}. Nothing was sent")
         return answer
 

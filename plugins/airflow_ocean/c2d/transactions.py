@@ -23,7 +23,6 @@ import rlp
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from airflow_ocean.c2d.chain import RpcError
 from airflow_ocean.c2d.errors import (
     InsufficientFundsError,
     OceanError,
@@ -33,6 +32,7 @@ from airflow_ocean.c2d.errors import (
 )
 from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.receipts import escrow_flow, ordered_tokens, provider_fees, token_flow
+from airflow_ocean.c2d.rpc_errors import KNOWN, NONCE_TAKEN, RpcError
 from airflow_ocean.c2d.units import format_units
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ class Transactions:
                 return _result(hex(self.chain_id))
             if method == "eth_getTransactionCount" and self._step is not None:
                 return _result("0x0")  # the real nonce is chosen under the wallet's lock
-            return self.chain.view(params) if method == "eth_call" else self.chain.answer(method, params)
+            if method == "eth_call":
+                return self.chain.view(params)
+            return _result(self.chain.request(method, *params))  # web3's own errors have no type of ours
 
         return handle
 
@@ -307,13 +309,12 @@ class Transactions:
         try:
             self.chain.request("eth_sendRawTransaction", candidate["raw"])
         except RpcError as error:
-            text = str(error).lower()
-            if "already known" in text or "already imported" in text:
+            if error.says(KNOWN):
                 return True
-            if "nonce too low" in text or "underpriced" in text:
+            if error.says(NONCE_TAKEN):
                 return self.chain.request("eth_getTransactionByHash", candidate["hash"]) is not None
             raise TransactionRevertedError(
-                f"{step}: the node refuses transaction {candidate['hash']}: {error}"
+                f"{step}: the node refuses transaction {candidate['hash']}: {error.text}"
             ) from error
         return True
 
@@ -390,8 +391,15 @@ class Transactions:
         """Decide on a receipt: None while it is not deep enough."""
         block = int(receipt["blockNumber"], 16)
         if int(receipt["status"], 16) != 1:
-            transaction = self.chain.request("eth_getTransactionByHash", receipt["transactionHash"])
-            reason = self.chain.why_reverted(transaction, receipt["blockNumber"])
+            asked = entry["candidates"][-1]
+            call = {
+                "from": self.wallet.address,
+                "to": entry["to"],
+                "data": asked["data"],
+                "value": hex(asked["value"]),
+                "gas": hex(asked["gas"]),
+            }
+            reason = self.chain.why_reverted(call, receipt["blockNumber"])
             self._count(step, receipt)
             self.journal.save(step, {**entry, "candidates": [], "reverted": self._reverted(step)})
             raise TransactionRevertedError(
