@@ -5,10 +5,12 @@ the journal before it is broadcast, and a retry broadcasts the stored one instea
 
 * stored and mined: its receipt is the answer;
 * stored and not mined: broadcast again;
-* its nonce used by another transaction: dead, signed anew;
-* mined but reverted: fails with the reason, its gas counts, the next attempt signs anew;
+* its nonce used by another transaction, for good: dead, signed anew;
+* mined but reverted, for good: fails with the reason, its gas counts, the next attempt signs anew;
 * stuck: replaced at the same nonce with a higher fee up to the cap, whichever candidate is mined counts;
 * stored for another call than the one asked for now: refused.
+
+For good means ``confirmations`` deep. Endpoints have several nodes, of which one may not know yet what another tells.
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ logger = logging.getLogger(__name__)
 REPLACE_AFTER = 60.0
 # Nodes take a replacement that pays at least a tenth more, https://geth.ethereum.org/docs/faq
 REPLACEMENT_FACTOR = (9, 8)
+# Seconds for which a nonce has to be seen used, and no transaction of the step mined, before all of them are dead: more
+# than a block of Ethereum, by which one node of an endpoint may be behind another.
+LAG = 15.0
 # A wallet used on several machines may lose the race for a nonce; it then takes the next.
 NONCE_ATTEMPTS = 20
 
@@ -125,6 +130,7 @@ class Transactions:
     chain: Chain
     limit: CostLimit = field(default_factory=CostLimit)
     mined: list[MinedTransaction] = field(default_factory=list)
+    _next_nonce: int = 0
     _step: str | None = None
     _check: Callable[[], None] | None = None
 
@@ -234,13 +240,13 @@ class Transactions:
             }
             estimate = self._estimate(step, request)
             call = Call(call.to, call.data, call.value, int(estimate["result"], 16))
-        entry = self._sign_and_broadcast(step, call)
-        mined = self._settle(step, entry)
-        if mined is None:
-            raise TransactionPendingError(
-                f"{step}: another transaction of {self.wallet.address} took the nonce; nothing of this step was done"
-            )
-        return mined.hash
+        for _ in range(NONCE_ATTEMPTS):
+            mined = self._settle(step, self._sign_and_broadcast(step, call))
+            if mined is not None:
+                return mined.hash
+        raise TransactionPendingError(
+            f"{step}: {NONCE_ATTEMPTS} nonces of {self.wallet.address} were taken by others; is the wallet in heavy use?"
+        )
 
     # ------------------------------------------------------------------ signing
 
@@ -249,31 +255,28 @@ class Transactions:
         return self.chain.estimate_or_raise(step, [asked])
 
     def _sign_and_broadcast(self, step: str, call: Call) -> dict[str, Any]:
-        for _ in range(NONCE_ATTEMPTS):
-            with self.wallet.lock(self.chain_id):
-                fees = self.chain.fees(self.network.max_fee_wei)
-                # A fifth more than estimated: another transaction of the same block may change what this one costs.
-                gas = call.gas + call.gas // 5
-                most = gas * _highest_fee(fees) + call.value
-                self.limit.check_gas(step, sum(transaction.fee for transaction in self.mined), most)
-                self._check_balance(step, most)
-                nonce = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "pending")
-                if self._check is not None:
-                    self._check()
-                candidate = self._sign(call, gas, nonce, fees)
-                entry = {
-                    "to": call.to,
-                    "selector": call.selector,
-                    "nonce": nonce,
-                    "candidates": [candidate],
-                    "reverted": self._reverted(step),
-                }
-                self.journal.save(step, entry)
-                if self._broadcast(step, candidate):
-                    return entry
-        raise TransactionPendingError(
-            f"{step}: {NONCE_ATTEMPTS} nonces of {self.wallet.address} were taken by others; is the wallet in heavy use?"
-        )
+        with self.wallet.lock(self.chain_id):
+            fees = self.chain.fees(self.network.max_fee_wei)
+            # A fifth more than estimated: another transaction of the same block may change what this one costs.
+            gas = call.gas + call.gas // 5
+            most = gas * _highest_fee(fees) + call.value
+            self.limit.check_gas(step, sum(transaction.fee for transaction in self.mined), most)
+            self._check_balance(step, most)
+            counted = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "pending")
+            nonce = max(counted, self._next_nonce)
+            if self._check is not None:
+                self._check()
+            candidate = self._sign(call, gas, nonce, fees)
+            entry = {
+                "to": call.to,
+                "selector": call.selector,
+                "nonce": nonce,
+                "candidates": [candidate],
+                "reverted": self._reverted(step),
+            }
+            self.journal.save(step, entry)
+            self._broadcast(step, candidate)
+        return entry
 
     def _sign(self, call: Call, gas: int, nonce: int, fees: dict[str, int]) -> dict[str, Any]:
         transaction = {
@@ -303,26 +306,24 @@ class Transactions:
                 f"up to {format_units(needed)} for gas; send it some. Nothing was sent"
             )
 
-    def _broadcast(self, step: str, candidate: dict[str, Any]) -> bool:
-        """Offer a signed transaction to the chain; False when its nonce belongs to another one."""
+    def _broadcast(self, step: str, candidate: dict[str, Any]) -> None:
+        """Offer a signed transaction to the chain; whether it can be mined is seen later, not from what the node says."""
         logger.info("%s: sending transaction %s", step, candidate["hash"])
         try:
             self.chain.request("eth_sendRawTransaction", candidate["raw"])
         except RpcError as error:
-            if error.says(KNOWN):
-                return True
-            if error.says(NONCE_TAKEN):
-                return self.chain.request("eth_getTransactionByHash", candidate["hash"]) is not None
-            raise TransactionRevertedError(
-                f"{step}: the node refuses transaction {candidate['hash']}: {error.text}"
-            ) from error
-        return True
+            if not error.says((*KNOWN, *NONCE_TAKEN)):
+                raise TransactionRevertedError(
+                    f"{step}: the node refuses transaction {candidate['hash']}: {error.text}"
+                ) from error
+            logger.info("%s: the node says of transaction %s: %s", step, candidate["hash"], error.text)
 
     # ------------------------------------------------------------------ waiting
 
     def _settle(self, step: str, entry: dict[str, Any]) -> MinedTransaction | None:
         """Wait until one of the candidates is mined and confirmed; None when none can be any more."""
         began = last_sent = time.monotonic()
+        passed_over: float | None = None
         pause = 0.1
         offered = False
         while True:
@@ -331,15 +332,21 @@ class Transactions:
                 mined = self._judge(step, entry, found)
                 if mined is not None:
                     return mined
-                offered = False  # the block may still be dropped, and the transaction with it
-            elif not offered:
-                # A stored transaction may never have reached the node, or was dropped by a reorganisation.
-                offered = True
-                if not self._offer_again(step, entry):
+                # The block may still be dropped, and the transaction with it.
+                offered, passed_over = False, None
+            elif self._is_used(entry["nonce"]):
+                passed_over = passed_over or time.monotonic()
+                if time.monotonic() - passed_over > LAG:
                     return None
-            elif time.monotonic() - last_sent > REPLACE_AFTER:
-                last_sent = time.monotonic()
-                self._replace(step, entry)
+            else:
+                passed_over = None
+                if not offered:
+                    # A stored transaction may never have reached the node, or was dropped by a reorganisation.
+                    offered = True
+                    self._offer_again(step, entry)
+                elif time.monotonic() - last_sent > REPLACE_AFTER:
+                    last_sent = time.monotonic()
+                    self._replace(step, entry)
             if time.monotonic() - began > self.network.transaction_timeout:
                 raise TransactionPendingError(
                     f"{step}: transaction {entry['candidates'][-1]['hash']} is not confirmed after "
@@ -355,16 +362,24 @@ class Transactions:
                 return receipt
         return None
 
-    def _offer_again(self, step: str, entry: dict[str, Any]) -> bool:
-        """Broadcast the newest candidate unless the node has it; False when the nonce is used and none was mined."""
+    def _is_used(self, nonce: int) -> bool:
+        """Whether a block that is deep enough has a transaction of the wallet with this nonce."""
+        block = "latest"
+        if self.network.confirmations > 1:
+            deep = self.chain.quantity("eth_blockNumber") - self.network.confirmations + 1
+            if deep < 0:
+                return False
+            block = hex(deep)
+        used = self.chain.quantity("eth_getTransactionCount", self.wallet.address, block) > nonce
+        if used:
+            self._next_nonce = max(self._next_nonce, nonce + 1)
+        return used
+
+    def _offer_again(self, step: str, entry: dict[str, Any]) -> None:
+        """Broadcast the newest candidate unless the node has it."""
         newest = entry["candidates"][-1]
-        if self.chain.request("eth_getTransactionByHash", newest["hash"]) is not None:
-            return True
-        used = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "latest")
-        if used > entry["nonce"]:
-            # Asked after the count, so that a candidate mined in between is not taken for dead.
-            return self._mined_candidate(entry) is not None
-        return self._broadcast(step, newest)
+        if self.chain.request("eth_getTransactionByHash", newest["hash"]) is None:
+            self._broadcast(step, newest)
 
     def _replace(self, step: str, entry: dict[str, Any]) -> None:
         """Offer the same call at the same nonce for a higher fee, as far as the cap allows."""
@@ -390,26 +405,27 @@ class Transactions:
     def _judge(self, step: str, entry: dict[str, Any], receipt: dict[str, Any]) -> MinedTransaction | None:
         """Decide on a receipt: None while it is not deep enough."""
         block = int(receipt["blockNumber"], 16)
-        if int(receipt["status"], 16) != 1:
-            asked = entry["candidates"][-1]
-            call = {
-                "from": self.wallet.address,
-                "to": entry["to"],
-                "data": asked["data"],
-                "value": hex(asked["value"]),
-                "gas": hex(asked["gas"]),
-            }
-            reason = self.chain.why_reverted(call, receipt["blockNumber"])
-            self._count(step, receipt)
-            self.journal.save(step, {**entry, "candidates": [], "reverted": self._reverted(step)})
-            raise TransactionRevertedError(
-                f"{step}: transaction {receipt['transactionHash']} was mined in block {block} and reverted: {reason}"
-            )
         if self.network.confirmations > 1:
             depth = self.chain.quantity("eth_blockNumber") - block + 1
             if depth < self.network.confirmations:
                 return None
-        return self._count(step, receipt)
+        self._next_nonce = max(self._next_nonce, entry["nonce"] + 1)
+        if int(receipt["status"], 16) == 1:
+            return self._count(step, receipt)
+        asked = entry["candidates"][-1]
+        call = {
+            "from": self.wallet.address,
+            "to": entry["to"],
+            "data": asked["data"],
+            "value": hex(asked["value"]),
+            "gas": hex(asked["gas"]),
+        }
+        reason = self.chain.why_reverted(call, receipt["blockNumber"])
+        self._count(step, receipt)
+        self.journal.save(step, {**entry, "candidates": [], "reverted": self._reverted(step)})
+        raise TransactionRevertedError(
+            f"{step}: transaction {receipt['transactionHash']} was mined in block {block} and reverted: {reason}"
+        )
 
     def _count(self, step: str, receipt: dict[str, Any]) -> MinedTransaction:
         """Add a transaction to those that count, once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from airflow_ocean.c2d.network import Network
 from include.localnet.accounts import ALICE, BOB, CARLOS
 from include.localnet.contracts import ensure_deployed
 from tests.support.anvil import running_anvil
+from tests.support.fault_proxy import Answer, FaultProxy, Rule
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -67,6 +69,40 @@ def node(network: Network) -> Iterator[Chain]:
     yield chain
     chain.request("anvil_dropAllTransactions")
     chain.request("evm_setAutomine", True)
+
+
+@pytest.fixture
+def endpoint(network: Network) -> Iterator[FaultProxy]:
+    """An RPC endpoint before the chain, which may answer as hosted ones do."""
+    proxy = FaultProxy({"chain": network.rpc_url})
+    yield proxy
+    proxy.close()
+
+
+def through(endpoint: FaultProxy, network: Network, **fields: Any) -> Network:
+    return replace(network, rpc_url=endpoint.url("chain"), **fields)
+
+
+def answers_at_first(times: int, answer: dict[str, Any], *methods: str) -> Rule:
+    """Let the first requests of some methods be answered otherwise than by the chain, which carries them out all the same."""
+    left = itertools.repeat(True, times)
+    return Rule(
+        lambda request: request.rpc_method in methods and next(left, False),
+        lambda genuine: Answer.of_json({"jsonrpc": "2.0", "id": genuine.json()["id"], **answer}),
+    )
+
+
+def behind(times: int) -> Rule:
+    """Answer as a node of the endpoint that has not got the newest block, until it has."""
+    return answers_at_first(times, {"result": None}, "eth_getTransactionReceipt", "eth_getTransactionByHash")
+
+
+def at_a_block(answer: dict[str, Any]) -> Rule:
+    """Answer calls on the state of a block with a number otherwise than the chain."""
+    return Rule(
+        lambda request: request.rpc_method == "eth_call" and b"latest" not in request.body,
+        lambda genuine: Answer.of_json({"jsonrpc": "2.0", "id": genuine.json()["id"], **answer}),
+    )
 
 
 def wallet(network: Network, journal: Any = None, key: str = ALICE.private_key) -> OceanClient:
@@ -163,19 +199,81 @@ class TestSentOnce:
         assert send_ocean(wallet(network, journal)) == entry["candidates"][0]["hash"]
         assert received(wallet(network)) == before + 1
 
-    def test_a_dead_transaction_is_signed_anew(self, network: Network, node: Chain) -> None:
+    def test_a_dead_transaction_is_signed_anew(
+        self, network: Network, node: Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(transactions_module, "LAG", 0.5)
         journal = MemoryJournal()
         before = received(wallet(network))
+        stored, other = self._overtaken(network, node, journal)
+        assert send_ocean(wallet(network, journal)) not in (other, stored)
+        assert received(wallet(network)) == before + 1
+
+    def test_a_transaction_is_not_dead_before_the_other_one_is_confirmed(
+        self, network: Network, node: Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(transactions_module, "LAG", 0.1)
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        stored, other = self._overtaken(network, node, journal)
+        patient = replace(network, confirmations=2, transaction_timeout=1.0)
+        with pytest.raises(TransactionPendingError, match=stored):
+            send_ocean(wallet(patient, journal))
+        assert received(wallet(network)) == before
+        node.request("evm_setIntervalMining", 1)
+        try:
+            sent = send_ocean(wallet(replace(patient, transaction_timeout=60.0), journal))
+        finally:
+            node.request("evm_setIntervalMining", 0)
+        assert sent not in (other, stored)
+        assert received(wallet(network)) == before + 1
+
+    @staticmethod
+    def _overtaken(network: Network, node: Chain, journal: MemoryJournal) -> tuple[str, str]:
+        """Lose a stored transaction out of the pool, and let another one have its nonce; return the hashes of both."""
         node.request("evm_setAutomine", False)
         with pytest.raises(TransactionPendingError):
             send_ocean(wallet(replace(network, transaction_timeout=0.1), journal))
         node.request("anvil_dropAllTransactions")
         node.request("evm_setAutomine", True)
+        entry = journal.load("send")
+        assert entry is not None
         other = send_ocean(wallet(network), step="someone else", to=CARLOS.address)
-        stored = journal.load("send")
-        assert stored is not None
-        assert send_ocean(wallet(network, journal)) not in (other, stored["candidates"][0]["hash"])
+        return entry["candidates"][0]["hash"], other
+
+    def test_a_node_that_is_behind_makes_no_transaction_dead(
+        self, network: Network, endpoint: FaultProxy
+    ) -> None:
+        """One node of the endpoint knows that the nonce is used, another one not yet by what."""
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        first = send_ocean(wallet(network, journal))
+        with endpoint.answering(behind(5)):
+            assert send_ocean(wallet(through(endpoint, network), journal)) == first
         assert received(wallet(network)) == before + 1
+
+    def test_a_nonce_too_low_makes_no_transaction_dead(self, network: Network, endpoint: FaultProxy) -> None:
+        """An endpoint offers a transaction to two nodes, and tells what the second one says, which has it mined."""
+        before = received(wallet(network))
+        too_low = {"error": {"code": -32000, "message": "nonce too low"}}
+        with endpoint.answering(answers_at_first(1, too_low, "eth_sendRawTransaction"), behind(5)):
+            send_ocean(wallet(through(endpoint, network)))
+        assert received(wallet(network)) == before + 1
+
+    def test_a_nonce_that_a_node_behind_counts_is_not_taken_again(
+        self, network: Network, node: Chain, endpoint: FaultProxy
+    ) -> None:
+        # Less than it takes to see for sure that a nonce is used.
+        client = wallet(through(endpoint, network, transaction_timeout=transactions_module.LAG / 2))
+        before = received(client)
+        used = node.request("eth_getTransactionCount", ALICE.address, "pending")
+        with endpoint.answering(answers_at_first(2, {"result": used}, "eth_getTransactionCount")):
+            sent = [send_ocean(client, step=f"send {number}") for number in range(2)]
+        assert [int(node.transaction(hash_)["nonce"], 16) for hash_ in sent] == [
+            int(used, 16),
+            int(used, 16) + 1,
+        ]
+        assert received(client) == before + 2
 
     def test_a_stuck_transaction_is_replaced_and_counts_once(
         self, network: Network, node: Chain, monkeypatch: pytest.MonkeyPatch
@@ -299,6 +397,55 @@ class TestRefused:
             assert take(attempt) == taken
             assert [sent.hash for sent in attempt.transactions.mined] == [refused.hash, taken]
             assert attempt.transactions.of_step("take").hash == taken
+
+    def test_a_revert_that_a_reorganisation_undoes_does_not_count(
+        self, network: Network, node: Chain
+    ) -> None:
+        allow(network, 1)
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        node.request("evm_setAutomine", False)
+        with pytest.raises(TransactionPendingError):
+            take(wallet(replace(network, transaction_timeout=0.1), journal, CARLOS.private_key))
+        stored = journal.load("take")
+        assert stored is not None
+        node.request("anvil_dropAllTransactions")
+        node.request("evm_setAutomine", True)
+        snapshot = node.request("evm_snapshot")
+        allow(network, 0)
+        careful = wallet(
+            replace(network, confirmations=2, transaction_timeout=1.0), journal, CARLOS.private_key
+        )
+        with pytest.raises(TransactionPendingError):
+            take(careful)
+        hash_ = stored["candidates"][0]["hash"]
+        assert node.receipt(hash_)["status"] == "0x0"
+        assert careful.transactions.mined == []
+        node.request("evm_revert", snapshot)
+        assert take(wallet(network, journal, CARLOS.private_key)) == hash_
+        assert received(wallet(network)) == before + 1
+
+    def test_a_revert_whose_state_the_node_has_no_more_fails_all_the_same(
+        self, network: Network, node: Chain, endpoint: FaultProxy
+    ) -> None:
+        allow(network, 1)
+        journal = MemoryJournal()
+        node.request("evm_setAutomine", False)
+        with pytest.raises(TransactionPendingError):
+            take(wallet(replace(network, transaction_timeout=0.1), journal, CARLOS.private_key))
+        node.request("anvil_dropAllTransactions")
+        node.request("evm_setAutomine", True)
+        allow(network, 0)
+        pruned = {"error": {"code": -32000, "message": "missing trie node 5c0e (path )"}}
+        carlos = wallet(through(endpoint, network), journal, CARLOS.private_key)
+        with (
+            endpoint.answering(at_a_block(pruned)),
+            pytest.raises(TransactionRevertedError, match="gives no reason .missing trie node"),
+        ):
+            take(carlos)
+        entry = journal.load("take")
+        assert entry is not None
+        assert entry["candidates"] == []
 
     def test_a_changed_step(self, network: Network) -> None:
         journal = MemoryJournal()
