@@ -4,9 +4,11 @@
 An Ocean Node is paid through the escrow. Before a job starts, the most that it can cost is deposited and locked; some time
 after the job, usually within an hour, the node claims what it has cost, and the rest is free again.
 
-- `settle` waits until a job's payment is claimed and says what it has cost. Without a job there is nothing to wait for.
-- `withdraw` says what the wallet has in the escrow, and takes what is free out of it when you ask for that. Leave it there
-  if you compute again soon: what is deposited already saves the next payment two transactions.
+- `settle` waits until a job's payment is claimed, or can't be claimed any more, and says what it has cost. Without a job there
+  is nothing to wait for.
+- `withdraw` says what the wallet has in the escrow, and what of it is locked until when. What nobody claimed in time it gets
+  back, also when the node is gone. It takes out what is free when you ask for that. Leave it there if you compute again soon:
+  what is deposited already saves the next payment two transactions.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ PARAMS = {
         examples=["0", "all"],
         title="Take out",
         section="Withdrawal",
-        description_md="In whole tokens; `all`, or `0` to look only.",
+        description_md="In whole tokens; `all`, or `0` to take nothing.",
     ),
     "token": Param(
         None,
@@ -70,8 +72,15 @@ PARAMS = {
         pattern="^(0x[0-9a-fA-F]{40})?$",
         title="Contract",
         section="Withdrawal",
-        description_md="The escrow's address, as the task that paid tells in its XCom *order*. Empty: the one that is listed "
-        "for the network; a node may be built for an earlier one.",
+        description_md="The escrow's address, as the task that paid tells in its XCom *order*. Empty: each that is known for "
+        "the network.",
+    ),
+    "cancel_expired": Param(
+        True,
+        type="boolean",
+        title="Get back what has expired",
+        section="Withdrawal",
+        description_md="What a node has locked and not claimed in time is the wallet's again after a transaction.",
     ),
 }
 
@@ -98,6 +107,7 @@ with DAG(
         token="{{ params.token }}",
         amount="{{ params.amount }}",
         escrow="{{ params.escrow }}",
+        cancel_expired="{{ params.cancel_expired }}",
     )
 
     settle >> withdraw

@@ -16,6 +16,7 @@ from tests.e2e.fault_scenarios import (
     same,
 )
 from tests.e2e.fault_world import ETHER
+from tests.support.vanished_node import leave_expired_lock
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def start_paid(world: World, *, spent: bool) -> Case:
     order = paid_order(world, wallet, world.paid_environment.id)
     if spent:
         with world.client(wallet.private_key) as client:
-            client.escrow.withdraw(world.escrow, world.ocean)
+            client.escrow.withdraw([world.escrow], world.ocean)
     nonce = world.nonce(wallet.address)
 
     def verify(finished: FinishedTask) -> None:
@@ -80,7 +81,7 @@ def _settled_job(world: World) -> tuple[Wallet, str]:
     with world.client(wallet.private_key) as client:
         job = client.jobs.start(paid_order(world, wallet, world.paid_environment.id))
         wait_until(
-            lambda: (found := client.jobs.get(job.id)).payment and found.payment.is_settled,
+            lambda: client.escrow.settlement(client.jobs.get(job.id)).claimed is not None,
             f"job {job.id} is settled",
             120,
         )
@@ -103,14 +104,17 @@ def settle(world: World, _folder: Path) -> Case:
 
 
 def withdraw(world: World, _folder: Path) -> Case:
+    """What a job has left, and what a node that has vanished never claimed."""
     wallet, _ = _settled_job(world)
+    with world.client(wallet.private_key) as client:
+        leave_expired_lock(client, world.escrow, world.ocean, _LOCKED)
     nonce = world.nonce(wallet.address)
 
     def verify(finished: FinishedTask) -> None:
-        same({world.ocean: str(_LOCKED - _CLAIMED)}, finished.xcoms["return_value"], "withdrawn")
+        same({world.ocean: str(_LOCKED)}, finished.xcoms["return_value"], "withdrawn")
         same((0, 0), world.escrow_funds(wallet.address), "OCEAN in the escrow")
         same(100 * ETHER - _CLAIMED, world.balance(world.ocean, wallet.address), "OCEAN left")
-        same(1, world.nonce(wallet.address) - nonce, "transactions")
+        same(2, world.nonce(wallet.address) - nonce, "transactions")
 
     return Case({"amount": "all"}, wallet.private_key, verify)
 

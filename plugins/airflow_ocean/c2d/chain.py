@@ -193,6 +193,14 @@ class Chain:
             raise self._wrong("eth_getLogs", found)
         return found
 
+    def newest_block_time(self) -> int:
+        """Return when the newest block was made, in seconds since 1970."""
+        block = self.request("eth_getBlockByNumber", "latest", False)
+        made = block.get("timestamp") if isinstance(block, dict) else None
+        if not isinstance(made, str) or not _QUANTITY.fullmatch(made):
+            raise self._wrong("eth_getBlockByNumber", block)
+        return int(made, 16)
+
     def fees(self, cap: int | None) -> dict[str, int]:
         """Choose a transaction's fees: twice the base fee plus the usual tip (EIP-1559), or the gas price before it.
 
@@ -282,4 +290,6 @@ def _is_log(found: Any, address: str) -> bool:
         and str(found.get("address")).lower() == address.lower()
         and isinstance(found.get("transactionHash"), str)
         and _QUANTITY.fullmatch(str(found.get("blockNumber"))) is not None
+        and isinstance(found.get("topics"), list)
+        and isinstance(found.get("data"), str)
     )

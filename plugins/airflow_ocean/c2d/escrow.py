@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d.errors import InsufficientFundsError, InvalidInputError
-from airflow_ocean.c2d.receipts import claimed_amounts
-from airflow_ocean.c2d.units import parse_address
+from airflow_ocean.c2d.locks import find_locking, read_locks
+from airflow_ocean.c2d.network import known_escrows
+from airflow_ocean.c2d.receipts import CLAIM_TOPIC, canceled_amounts, claimed_amounts
+from airflow_ocean.c2d.units import ZERO_ADDRESS, parse_address
 from airflow_ocean.c2d.wallet import machine_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from airflow_ocean.c2d.client import OceanClient
-    from airflow_ocean.c2d.jobs import Job
+    from airflow_ocean.c2d.jobs import Job, JobPayment
+    from airflow_ocean.c2d.locks import Lock, Locking
     from airflow_ocean.c2d.services import EscrowPayment
     from airflow_ocean.c2d.transactions import MinedTransaction
 
@@ -69,6 +72,18 @@ class Authorization:
         )
 
 
+@dataclass(frozen=True)
+class Settlement:
+    """What became of a job's payment.
+
+    :param claimed: what the job has cost, in the token's smallest unit; None while more can be claimed
+    :param lock: what is locked for it still. Beside ``claimed`` it has expired, and comes back when it is cancelled
+    """
+
+    claimed: int | None = None
+    lock: Lock | None = None
+
+
 class Escrow:
     """The escrow as one wallet sees it; each of its transactions is a step of the client's journal."""
 
@@ -81,8 +96,14 @@ class Escrow:
         return Funds(int(available), int(locked))
 
     def tokens(self, escrow: str) -> list[str]:
-        """Return the tokens that the wallet has, or had, in an escrow contract."""
-        return [str(token) for token in self._contract(escrow).getUserTokens(self._client.address)]
+        """Return the tokens that the wallet has, or had, in an escrow contract, and OCEAN.
+
+        The contract forgets a token when all that is free is taken out, even if some of it is locked and comes back later.
+        """
+        found = [str(token) for token in self._contract(escrow).getUserTokens(self._client.address)]
+        with contextlib.suppress(InvalidInputError):  # not every network has it
+            found.append(self._client.contract_address("Ocean"))
+        return list(dict.fromkeys(found))
 
     def authorization(self, payment: EscrowPayment) -> Authorization:
         """Return what a payment's payee may lock."""
@@ -107,7 +128,7 @@ class Escrow:
         datatokens, transactions = self._client.datatokens, self._client.transactions
         contract, token = self._contract(payment.escrow), _address(payment.token)
         self._client.limit.check_tokens(purpose, {token: payment.amount}, datatokens.decimals)
-        self._tell_unlisted(payment.escrow)
+        self._tell_unknown(payment.escrow)
         deposits, authorizations = self.steps(purpose)
         missing = self.missing(payment)
         if missing:
@@ -136,14 +157,14 @@ class Escrow:
                     tx,
                 )
 
-    def _tell_unlisted(self, escrow: str) -> None:
-        with contextlib.suppress(InvalidInputError):  # none is listed
-            listed = self._client.contract_address("Escrow")
-            if listed != escrow:
+    def _tell_unknown(self, escrow: str) -> None:
+        with contextlib.suppress(InvalidInputError):  # none is known
+            known = self.known()
+            if escrow not in known:
                 logger.warning(
-                    "The node is paid through the escrow %s; the one that is listed for chain %d is %s. A node may be built "
-                    "for an earlier one; the payment is at risk only where the node itself is not to be trusted",
-                    escrow, self._client.chain_id, listed,
+                    "The node is paid through the escrow %s; those that are known for chain %d are %s. A node may be built "
+                    "for another one; the payment is at risk only where the node itself is not to be trusted",
+                    escrow, self._client.chain_id, ", ".join(known),
                 )  # fmt: skip
 
     def steps(self, purpose: str) -> tuple[list[MinedTransaction], list[MinedTransaction]]:
@@ -184,46 +205,138 @@ class Escrow:
 
     # ------------------------------------------------------------------ after the job
 
-    def claimed(self, job: Job) -> int | None:
-        """Return what a settled job has cost, in the token's smallest unit; None while it is not settled.
+    def settlement(self, job: Job) -> Settlement:
+        """Return what became of a job's payment.
 
-        Source: the escrow's event ``Claimed`` of the node's claim; the cost that a node tells is a rounded number.
+        Source: the escrow itself. A node tells the transaction of its claim only as long as nothing goes wrong, never settles
+        a job that failed before its algorithm ran, and tells a rounded cost.
+
+        :raises InvalidInputError: when what the node calls the locking of the payment locked nothing for this job
         """
-        payment = job.payment
-        if payment is None or not payment.is_settled:
-            return None
-        if payment.claim is None:
-            return 0
-        receipt = self._client.transactions.chain.receipt(payment.claim)
+        payment, chain = job.payment, self._client.transactions.chain
+        if payment is None:
+            return Settlement(claimed=0)
+        receipt = chain.receipt(payment.lock) if payment.lock else None
         if receipt is None:
-            return None
-        return claimed_amounts(receipt["logs"], self._client.address).get(int(payment.escrow_job, 16), 0)
+            return Settlement()
+        if int(receipt["status"], 16) != 1:  # a node starts the job without waiting for it
+            return Settlement(claimed=0)
+        number, token = int(payment.escrow_job, 16), _address(payment.token)
+        locking = find_locking(receipt, self._client.address, number)
+        if locking is None:
+            raise InvalidInputError(
+                f"transaction {payment.lock}, which locked the payment of job {job.id} as the node says, locked nothing of "
+                f"{self._client.address} for it; is this the node, and the wallet, of the job?"
+            )
+        # Asked before the locks: what a later block still has cannot be claimed any more.
+        now = chain.newest_block_time()
+        held = self._locks_of(locking.escrow, token, locking.payee)
+        lock = next((each for each in held if each.job == number), None)
+        if lock is None:
+            return Settlement(claimed=self._claimed(payment, locking, number))
+        return Settlement(0 if lock.expiry < now else None, lock)
 
-    def withdraw(self, escrow: str, token: str, amount: int | None = None, step: str = "withdraw") -> int:
-        """Take what is not locked out of the escrow.
+    def _claimed(self, payment: JobPayment, locking: Locking, number: int) -> int:
+        chain = self._client.transactions.chain
+        receipt = chain.receipt(payment.claim) if payment.claim else None
+        logs = receipt["logs"] if receipt else []
+        claimed = claimed_amounts(logs, locking.escrow, self._client.address)
+        if number not in claimed:
+            logs = chain.logs(locking.escrow, [CLAIM_TOPIC], locking.block)
+            claimed = claimed_amounts(logs, locking.escrow, self._client.address)
+        return claimed.get(number, 0)
+
+    def known(self) -> list[str]:
+        """Return the Escrow contracts that the wallet may have something in: the listed one, and others of the chain.
+
+        :raises InvalidInputError: when none is known
+        """
+        others = known_escrows(self._client.chain_id)
+        try:
+            listed = [self._client.contract_address("Escrow")]
+        except InvalidInputError:
+            if not others:
+                raise
+            listed = []
+        return list(dict.fromkeys(listed + others))
+
+    def locks(self, escrow: str, token: str) -> list[Lock]:
+        """Return what is locked of the wallet's deposit in a token, whoever locked it."""
+        address = _address(token)
+        found = self._contract(escrow).getAuthorizations(address, self._client.address, ZERO_ADDRESS)
+        payees = [str(payee) for payee, *_, locks in found if locks]
+        return [lock for payee in payees for lock in self._locks_of(escrow, address, payee)]
+
+    def _locks_of(self, escrow: str, token: str, payee: str) -> list[Lock]:
+        wallet, contract = self._client.address, self._contract(escrow).contract
+        call = {"to": escrow, "data": contract.encodeABI("getLocks", [token, wallet, payee])}
+        # Read here, as the contracts of a chain answer in different forms.
+        answer = self._client.transactions.chain.view([call, "latest"])["result"]
+        return read_locks(answer, wallet, token, payee)
+
+    def cancel_expired(
+        self, escrow: str, tokens: Collection[str], step: str = "cancel expired locks"
+    ) -> dict[str, int]:
+        """Give back what nobody claimed in time of the wallet's deposit; no node is needed for that.
+
+        :param tokens: those to look at
+        :return: token address → what is available again
+        """
+        transactions, wallet = self._client.transactions, self._client.address
+        step = f"{step} in {escrow}"
+        done = transactions.resume(step)
+        if done is None:
+            now = transactions.chain.newest_block_time()
+            expired = [lock for token in tokens for lock in self.locks(escrow, token) if lock.expiry < now]
+            if not expired:
+                return {}
+            with transactions.step(step) as tx:
+                self._contract(escrow).cancelExpiredLocks(
+                    [lock.job for lock in expired],
+                    [lock.token for lock in expired],
+                    [wallet for _ in expired],
+                    [lock.payee for lock in expired],
+                    tx,
+                )
+            done = transactions.of_step(step)
+        receipt = transactions.chain.receipt(done.hash)
+        return canceled_amounts(receipt["logs"], escrow, wallet) if receipt else {}
+
+    def withdraw(
+        self, escrows: list[str], token: str, amount: int | None = None, step: str = "withdraw"
+    ) -> int:
+        """Take what is not locked out of escrows, of one after the other.
 
         :param amount: in the token's smallest unit; all that is available by default
+        :param step: begins the steps' names
         :raises InsufficientFundsError: when less is available
         :return: what came back
         """
-        address = _address(token)
-        done = self._client.transactions.resume(step)
-        if done is None:
-            available = self.funds(escrow, token).available
-            amount = available if amount is None else amount
-            if amount > available:
-                contract, datatokens = self._client.datatokens.contract(address), self._client.datatokens
-                raise InsufficientFundsError(
-                    f"the escrow {escrow} has {datatokens.describe(contract, available)} of {self._client.address} available, "
-                    f"which is less than {datatokens.describe(contract, amount)}; what is locked comes free when the jobs are "
-                    "settled. Nothing was sent"
-                )
-            if amount == 0:
-                return 0
-            with self._client.transactions.step(step) as tx:
-                self._contract(escrow).withdraw([address], [amount], tx)
-            done = self._client.transactions.of_step(step)
-        return -done.deposited.get(address, 0)
+        address, transactions = _address(token), self._client.transactions
+        steps = {escrow: f"{step} {address} from {escrow}" for escrow in escrows}
+        earlier = {escrow: transactions.resume(name) for escrow, name in steps.items()}
+        back = -sum(mined.deposited.get(address, 0) for mined in earlier.values() if mined)
+        free = {
+            escrow: self.funds(escrow, address).available for escrow, mined in earlier.items() if not mined
+        }
+        available = sum(free.values())
+        rest = available if amount is None else amount - back
+        if rest > available:
+            contract, datatokens = self._client.datatokens.contract(address), self._client.datatokens
+            raise InsufficientFundsError(
+                f"{' and '.join(free)} have {datatokens.describe(contract, available)} of {self._client.address} available, "
+                f"which is less than {datatokens.describe(contract, rest)}; what is locked comes free when the jobs are "
+                "settled, or when its time is over. Nothing was sent"
+            )
+        for escrow, most in free.items():
+            part = min(most, rest)
+            if part <= 0:
+                continue
+            with transactions.step(steps[escrow]) as tx:
+                self._contract(escrow).withdraw([address], [part], tx)
+            rest -= part
+            back -= transactions.of_step(steps[escrow]).deposited.get(address, 0)
+        return back
 
     def _contract(self, address: str) -> Any:
         from airflow_ocean.c2d import oceanlib

@@ -57,25 +57,18 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class JobPayment:
-    """How a job is paid through the escrow.
+    """How a job is paid through the escrow, as its service tells; what became of it only the contract knows for sure.
 
     :param token: the address of the token
     :param escrow_job: the job's id in the contract, 0x-hex
     :param lock: the transaction that locked the payment
-    :param claim: the one that claimed what the job cost and gave the rest back, None before
-    :param cancel: the one that gave all of it back
+    :param claim: the one that claimed what the job cost and gave the rest back, None before, and where there is none
     """
 
     token: str
     escrow_job: str
     lock: str | None
     claim: str | None
-    cancel: str | None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is locked for the job any more."""
-        return bool(self.claim or self.cancel)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,22 @@ def known_networks() -> dict[str, KnownNetwork]:
     }
 
 
+def known_escrows(chain_id: int) -> list[str]:
+    """Return the Escrow contracts of the public network with a chain id, the newest first; none for other chains.
+
+    Ocean Nodes may be built for an earlier one; what they are paid with is there.
+    """
+    listed = json.loads(KNOWN_NETWORKS.read_text())
+    earlier = listed.pop("_about")["earlier_escrows"]
+    return [
+        escrow
+        for name, addresses in listed.items()
+        if addresses["chainId"] == chain_id
+        for escrow in (addresses.get("Escrow"), earlier.get(name))
+        if escrow
+    ]
+
+
 @dataclass(frozen=True)
 class Network:
     """A chain and the Ocean services on it, as a connection describes them.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eth_utils import keccak, to_checksum_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TRANSFER_TOPIC = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 # ERC20Template's events; an order's token and a fee's token, payer and amount are where the code below reads them.
@@ -16,6 +19,7 @@ DEPOSIT_TOPIC, WITHDRAW_TOPIC = (
     "0x" + keccak(text=f"{event}(address,address,uint256)").hex() for event in ("Deposit", "Withdraw")
 )
 CLAIM_TOPIC = "0x" + keccak(text="Claimed(address,uint256,address,address,uint256,bytes)").hex()
+CANCEL_TOPIC = "0x" + keccak(text="Canceled(address,uint256,address,address,uint256)").hex()
 
 
 def token_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
@@ -68,16 +72,29 @@ def escrow_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
     return flow
 
 
-def claimed_amounts(logs: list[dict[str, Any]], payer: str) -> dict[int, int]:
-    """Return what a transaction claimed of a payer's locks in an escrow: the job's number in the contract → amount."""
-    return {
-        int(log["data"][2:66], 16): int(log["data"][130:194], 16)
-        for log in logs
-        if len(log["topics"]) == 3
-        and log["topics"][0] == CLAIM_TOPIC
-        and len(log["data"]) >= 194
-        and _topic_address(log, 2) == payer
-    }
+def claimed_amounts(logs: list[dict[str, Any]], escrow: str, payer: str) -> dict[int, int]:
+    """Return what was claimed of a payer's locks in an escrow: the job's number in the contract → amount."""
+    return {job: amount for job, _, amount in _releases(logs, CLAIM_TOPIC, escrow, payer)}
+
+
+def canceled_amounts(logs: list[dict[str, Any]], escrow: str, payer: str) -> dict[str, int]:
+    """Return what an escrow gave back of a payer's expired locks: token address → amount."""
+    given_back: dict[str, int] = {}
+    for _, token, amount in _releases(logs, CANCEL_TOPIC, escrow, payer):
+        given_back[token] = given_back.get(token, 0) + amount
+    return given_back
+
+
+def _releases(
+    logs: list[dict[str, Any]], kind: str, escrow: str, payer: str
+) -> Iterator[tuple[int, str, int]]:
+    """Yield job, token and amount of the events of a kind; the payee and the payer are the indexed fields."""
+    for log in logs:
+        if len(log["topics"]) != 3 or log["topics"][0] != kind or len(log["data"]) < 194:
+            continue
+        if to_checksum_address(log["address"]) == escrow and _topic_address(log, 2) == payer:
+            data = log["data"]
+            yield int(data[2:66], 16), to_checksum_address("0x" + data[90:130]), int(data[130:194], 16)
 
 
 def _topic_address(log: dict[str, Any], place: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,20 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
 
     from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.escrow import Settlement
+    from airflow_ocean.c2d.jobs import Job
 
 _HOUR = 3600
 ALL, NOTHING = "all", "0"
 
 
 class OceanSettlementSensor(BaseSensorOperator):
-    """Wait until the node has claimed what a job cost, and bring the cost record up to date.
+    """Wait until what a job cost is final, and bring the cost record up to date.
 
-    A node claims once in a while, an hourly round is usual; until then the most that the job can cost is locked. A job that
-    was not paid through the escrow is settled already. Looks come from a worker, which is free in between.
+    A node claims once in a while, an hourly round is usual; until then the most that the job can cost is locked. For a job that
+    failed before its algorithm ran a node claims nothing; the wait then ends when the lock expires, and the cost is 0:
+    :class:`OceanWithdrawFromEscrowOperator` gets back what nobody claimed. A job that was not paid through the escrow is
+    settled already. Looks, at the escrow on the chain, come from a worker, which is free in between.
 
     Returns what was claimed, token address → amount in its smallest unit, as text; pushes the final ``cost``: that of the
     payment with ``claimed`` in the place of ``locked``.
@@ -97,18 +102,14 @@ class OceanSettlementSensor(BaseSensorOperator):
         cost = parameters.json_object("cost", self.cost) or (manifest.cost if manifest else None) or {}
         with OceanHook(self.ocean_conn_id).get_client() as client:
             job = client.jobs.get(job_id, provider_url)
-            claimed = client.escrow.claimed(job)
-            if job.payment and claimed is not None:
-                token = client.datatokens.contract(job.payment.token)
-                self.log.info("Job %s has cost %s", job.id, client.datatokens.describe(token, claimed))
+            settlement = client.escrow.settlement(job)
+            self.log.info("%s; %s", job.describe(), _told(client, job, settlement))
         if job.payment is None:
-            self.log.info("%s was not paid through the escrow", job.id)
             context["ti"].xcom_push("cost", cost)
             return PokeReturnValue(is_done=True, xcom_value={})
-        if claimed is None:
-            self.log.info("%s; its payment is locked until the node claims it", job.describe())
+        if settlement.claimed is None:
             return PokeReturnValue(is_done=False)
-        final = settled(cost, job.payment.token, claimed)
+        final = settled(cost, job.payment.token, settlement.claimed)
         context["ti"].xcom_push("cost", final)
         if manifest and uri:
             replace(manifest, cost=final).write(ObjectStoragePath(uri))
@@ -116,47 +117,80 @@ class OceanSettlementSensor(BaseSensorOperator):
 
 
 class OceanWithdrawFromEscrowOperator(OceanStepOperator):
-    """Say what a wallet has in the escrow, and take what is not locked out of it.
+    """Say what a wallet has in the escrow, get back what nobody claimed in time, and take out what is not locked.
 
-    Returns what came back, token address → amount in its smallest unit, as text; pushes ``funds``, what was there before
-    (``available`` and ``locked`` of each token, in whole tokens), and ``cost``.
+    What a node has locked and not claimed when the lock expires, because the job failed early or the node is gone, anybody may
+    give back to the wallet, so this task does; the node is not needed.
 
-    :param token: (templated) the token's address; by default each that the wallet has there
-    :param amount: (templated) in whole tokens, as text; ``all``, or ``0`` to take nothing out and only look
-    :param escrow: (templated) the contract's address, by default the one that is listed for the chain
+    Returns what was taken out, token address → amount in its smallest unit, as text; pushes ``funds``, what was there before:
+    of each contract and token what is ``available`` and ``locked``, in whole tokens, and of each of the ``locks`` the
+    ``amount`` and ``until`` when it can be claimed; and ``cost``.
+
+    :param token: (templated) the token's address; by default each that the contract lists for the wallet, and OCEAN. A contract
+        lists a token no more when all was taken out that was not locked
+    :param amount: (templated) in whole tokens, as text; ``all``, or ``0`` to take nothing out
+    :param escrow: (templated) the contract's address; by default each that is known for the chain: that of the connection's
+        address list, and on the public networks the newest one and the one that Ocean Node 3.2 is built for
+    :param cancel_expired: (templated) whether what has expired is given back first; a transaction for each contract that has any
     :param ocean_conn_id: (templated) the wallet's connection
     """
 
-    template_fields: Sequence[str] = (*OceanStepOperator.template_fields, "token", "amount", "escrow")
+    template_fields: Sequence[str] = (
+        *OceanStepOperator.template_fields,
+        "token",
+        "amount",
+        "escrow",
+        "cancel_expired",
+    )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanTransactionLink(),)
 
     def __init__(
-        self, *, token: str | None = None, amount: str = ALL, escrow: str | None = None, **kwargs: Any
+        self,
+        *,
+        token: str | None = None,
+        amount: str = ALL,
+        escrow: str | None = None,
+        cancel_expired: bool | str = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.token = token
         self.amount = amount
         self.escrow = escrow
+        self.cancel_expired = cancel_expired
 
     def execute(self, context: Context) -> dict[str, str]:
-        """Look, and withdraw."""
+        """Look, give back, and withdraw."""
         from airflow_ocean.c2d.units import parse_units
 
         token = parameters.optional_address("token", self.token)
         amount = parameters.text("amount", self.amount)
         if amount != ALL:
             parse_units(amount, "amount")
+        chosen = parameters.optional_address("escrow", self.escrow)
+        cancel_expired = parameters.boolean("cancel_expired", self.cancel_expired)
         with self.client(context) as client:
-            escrow = parameters.optional_address("escrow", self.escrow) or client.contract_address("Escrow")
-            tokens = [token] if token else self._tokens(client, escrow)
-            context["ti"].xcom_push("funds", {each: self._look(client, escrow, each) for each in tokens})
+            tokens = {
+                escrow: [token] if token else self._tokens(client, escrow)
+                for escrow in ([chosen] if chosen else client.escrow.known())
+            }
+            funds = {
+                escrow: {each: self._look(client, escrow, each) for each in there}
+                for escrow, there in tokens.items()
+            }
+            context["ti"].xcom_push("funds", funds)
+            for escrow, there in tokens.items() if cancel_expired else ():
+                for each, units in client.escrow.cancel_expired(escrow, there).items():
+                    self.log.info(
+                        "%s, which nobody claimed in time, is free again in %s",
+                        _described(client, each, units), escrow,
+                    )  # fmt: skip
             returned: dict[str, str] = {}
-            for each in tokens if amount != NOTHING else []:
-                back = client.escrow.withdraw(
-                    escrow, each, self._units(client, each, amount), f"withdraw {each} from {escrow}"
-                )
-                self.log.info("%s came back from the escrow", self._described(client, each, back))
-                returned[each] = str(back)
+            for each in dict.fromkeys(itertools.chain(*tokens.values())) if amount != NOTHING else ():
+                holding = [escrow for escrow, there in tokens.items() if each in there]
+                units = client.escrow.withdraw(holding, each, self._units(client, each, amount))
+                self.log.info("%s came back from the escrow", _described(client, each, units))
+                returned[each] = str(units)
             self.push_cost(context, client)
             self.note_explorer_pages(transactions=[mined.hash for mined in client.transactions.mined])
         return returned
@@ -171,19 +205,22 @@ class OceanWithdrawFromEscrowOperator(OceanStepOperator):
             journal.save(entry, known)
         return list(known["tokens"])
 
-    def _look(self, client: OceanClient, escrow: str, token: str) -> dict[str, str]:
+    def _look(self, client: OceanClient, escrow: str, token: str) -> dict[str, Any]:
         funds = client.escrow.funds(escrow, token)
-        available, locked = (
-            self._described(client, token, amount) for amount in (funds.available, funds.locked)
-        )
+        available, locked = (_described(client, token, units) for units in (funds.available, funds.locked))
         self.log.info(
             "The escrow %s has %s of %s available, %s locked", escrow, available, client.address, locked
         )
-        return {"available": available, "locked": locked}
-
-    @staticmethod
-    def _described(client: OceanClient, token: str, amount: int) -> str:
-        return client.datatokens.describe(client.datatokens.contract(token), amount)
+        locks = client.escrow.locks(escrow, token) if funds.locked else []
+        told = [{"amount": _described(client, token, lock.amount), "until": lock.until} for lock in locks]
+        for lock, each in zip(locks, told, strict=True):
+            self.log.info(
+                "%s of it are locked by %s, which can claim them until %s",
+                each["amount"],
+                lock.payee,
+                lock.until,
+            )
+        return {"available": available, "locked": locked, "locks": told}
 
     @staticmethod
     def _units(client: OceanClient, token: str, amount: str) -> int | None:
@@ -191,3 +228,25 @@ class OceanWithdrawFromEscrowOperator(OceanStepOperator):
         from airflow_ocean.c2d.units import parse_units
 
         return None if amount == ALL else parse_units(amount, "amount", client.datatokens.decimals(token))
+
+
+def _told(client: OceanClient, job: Job, settlement: Settlement) -> str:
+    """Say what became of a job's payment."""
+    if job.payment is None:
+        return "it was not paid through the escrow"
+    token, lock = job.payment.token, settlement.lock
+    if settlement.claimed is None:
+        if lock is None:
+            return "no block has the transaction that locks its payment yet"
+        return f"{_described(client, token, lock.amount)} are locked until the node claims its cost, or until {lock.until}"
+    cost = f"it has cost {_described(client, token, settlement.claimed)}"
+    if lock is None:
+        return f"{cost}, and nothing is locked for it any more"
+    return (
+        f"{cost}: nobody claimed it until {lock.until}. {_described(client, token, lock.amount)} come back when the lock is "
+        "cancelled, which OceanWithdrawFromEscrowOperator does (withdraw in ocean_escrow)"
+    )
+
+
+def _described(client: OceanClient, token: str, units: int) -> str:
+    return client.datatokens.describe(client.datatokens.contract(token), units)

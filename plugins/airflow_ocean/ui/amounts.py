@@ -42,12 +42,16 @@ class Cost:
     :param tokens: token address → amount in its smallest unit, what was claimed of the escrow included
     :param gas_fee: wei
     :param locked: token address → the most that may still be claimed of the escrow
+    :param transactions: the hashes of those that cost it; empty when what was there was enough
+    :param settled: whether it is that of a payment brought up to date after the job
     """
 
     tokens: dict[str, int] = field(default_factory=dict)
     gas_fee: int = 0
     gas_used: int = 0
     locked: dict[str, int] = field(default_factory=dict)
+    transactions: tuple[str, ...] = ()
+    settled: bool = False
 
     @classmethod
     def parse(cls, value: Any) -> Cost:
@@ -59,6 +63,9 @@ class Cost:
         cost.locked = _units(value.get("locked"))
         cost.gas_fee = whole_number(value.get("gas_fee_wei")) or 0
         cost.gas_used = whole_number(value.get("gas_used")) or 0
+        sent = value.get("transactions")
+        cost.transactions = tuple(map(str, sent)) if isinstance(sent, list) else ()
+        cost.settled = "claimed" in value
         return cost
 
     def add(self, other: Cost) -> None:
@@ -179,11 +186,29 @@ def grouped(amount: str) -> str:
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """Add costs up."""
+    """Add costs up; what a payment has cost in the end stands in the place of what it said before."""
     result = Cost()
-    for cost in costs:
+    for cost in _final(list(costs)):
         result.add(cost)
     return result
+
+
+def _final(costs: list[Cost]) -> list[Cost]:
+    final = costs
+    for settled in [cost for cost in costs if cost.settled]:
+        same = [
+            cost
+            for cost in final
+            if cost is not settled
+            and cost.transactions == settled.transactions
+            and (cost.locked or cost.settled)
+        ]
+        if not settled.transactions:
+            # Payments out of what was there are all alike; each has one end.
+            same = [cost for cost in same if cost.locked][:1]
+        if any(cost is settled for cost in final):
+            final = [cost for cost in final if all(cost is not other for other in same)]
+    return final
 
 
 def _units(amounts: Any) -> dict[str, int]:

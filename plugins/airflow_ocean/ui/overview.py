@@ -138,7 +138,7 @@ def look(session: Session, dag_ids: Collection[str], filters: Filters, page: int
         found=len(wanted),
         page=page,
         pages=pages,
-        cost=total(run.cost for run in wanted),
+        cost=total(cost for run in wanted for cost in run.costs),
         tokens=tokens,
         states=Counter(run.state for run in wanted),
         dags=sorted({run.dag_id for run in listed}),

@@ -62,7 +62,7 @@ _STEPS = {
     ),
     "OceanWithdrawFromEscrowOperator": (
         "Withdraw from the escrow",
-        "looking what is free there, and taking it out",
+        "looking what is there, getting back what nobody claimed in time, and taking out what is free",
     ),
     "OceanStopComputeOperator": ("Stop the job", "asking the Provider for the job's end"),
     FETCH: ("Fetch the results", "streaming the job's results to the artifact base"),

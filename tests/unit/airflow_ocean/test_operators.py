@@ -320,6 +320,7 @@ BAD_VALUES = [
     (OceanWithdrawFromEscrowOperator, {"token": "OCEAN"}, "token"),
     (OceanWithdrawFromEscrowOperator, {"amount": "much"}, "amount"),
     (OceanWithdrawFromEscrowOperator, {"escrow": "0x1"}, "escrow"),
+    (OceanWithdrawFromEscrowOperator, {"cancel_expired": "perhaps"}, "cancel_expired"),
     (OceanWithdrawFromEscrowOperator, {"max_cost": "cheap"}, "max_cost"),
     (OceanWithdrawFromEscrowOperator, {"force_new": "perhaps"}, "force_new"),
     (OceanRehearseAlgorithmOperator, {"image": ""}, "image"),

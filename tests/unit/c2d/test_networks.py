@@ -13,7 +13,7 @@ from ocean_lib.web3_internal.contract_utils import get_contracts_addresses
 from airflow_ocean.c2d import oceanlib
 from airflow_ocean.c2d.client import OceanClient
 from airflow_ocean.c2d.errors import InvalidInputError
-from airflow_ocean.c2d.network import KNOWN_NETWORKS, Network, known_networks
+from airflow_ocean.c2d.network import KNOWN_NETWORKS, Network, known_escrows, known_networks
 from include.localnet.accounts import BOB
 
 if TYPE_CHECKING:
@@ -71,10 +71,21 @@ def test_no_chain_is_listed_twice() -> None:
 
 
 def test_the_contracts_that_did_not_change_are_those_of_the_locked_package() -> None:
-    """The locked ocean-contracts is older than the list; of what is used only the Escrows are others since."""
+    """The locked ocean-contracts is older than the list; of what is used only the Escrows are others since.
+
+    Ocean Node 3.2 is built with the same release as is locked.
+    """
     text = importlib.resources.files("addresses").joinpath("address.json").read_text()
     locked: dict[str, Any] = json.loads(text)
     assert set(locked) == set(LISTED)
+    with_escrow = {name: entry["Escrow"] for name, entry in LISTED.items() if "Escrow" in entry}
+    assert ABOUT["earlier_escrows"].keys() == with_escrow.keys()
+    for name, escrow in with_escrow.items():
+        earlier = ABOUT["earlier_escrows"][name]
+        assert is_checksum_address(earlier)
+        assert is_same_address(earlier, locked[name]["Escrow"])
+        assert known_escrows(LISTED[name]["chainId"]) == [escrow, earlier]
+    assert known_escrows(8996) == []
     for name, contracts in LISTED.items():
         for key, value in contracts.items():
             same = locked[name][key]

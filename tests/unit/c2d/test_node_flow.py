@@ -17,6 +17,7 @@ from airflow_ocean.c2d.errors import (
     NotAllowedError,
     ServiceUnavailableError,
 )
+from airflow_ocean.c2d.escrow import Settlement
 from airflow_ocean.c2d.estimates import of_payment, of_publishing_and_payment
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
@@ -104,7 +105,7 @@ def finished(client: OceanClient, job: Job) -> Job:
 def settled(client: OceanClient, job: Job) -> Job:
     def look() -> Job | None:
         found = client.jobs.get(job.id)
-        return found if found.payment is not None and found.payment.is_settled else None
+        return found if client.escrow.settlement(found).claimed is not None else None
 
     return wait_until(look, f"{job.id} is settled", 120)
 
@@ -208,14 +209,15 @@ class TestPaying:
         assert (allowed.most, allowed.most_locks) == (2 * OCEAN, 1)
         job = bob.jobs.start(order)
         assert bob.escrow.funds(address, token).locked == 2 * OCEAN
-        assert bob.escrow.claimed(job) is None
+        held = bob.escrow.settlement(job)
+        assert (held.claimed, held.lock and held.lock.amount) == (None, 2 * OCEAN)
         with pytest.raises(InsufficientFundsError, match="comes free when the jobs are settled"):
-            bob.escrow.withdraw(address, token, 1)
+            bob.escrow.withdraw([address], token, 1)
         assert finished(bob, job).succeeded
         done = settled(bob, job)
-        assert bob.escrow.claimed(done) == OCEAN  # a minute was begun
-        assert bob.escrow.withdraw(address, token) == OCEAN
-        assert bob.escrow.withdraw(address, token) == OCEAN  # the step was done before
+        assert bob.escrow.settlement(done) == Settlement(OCEAN)  # a minute was begun
+        assert bob.escrow.withdraw([address], token) == OCEAN
+        assert bob.escrow.withdraw([address], token) == OCEAN  # the step was done before
         assert bob.datatokens.balance(token) == before - OCEAN
 
     def test_a_deposit_that_is_enough_is_used_and_orders_too(

@@ -225,8 +225,8 @@ def test_a_paid_job_is_quoted_locked_run_and_claimed(world: World) -> None:
     done = world.wait_for(job, 70)
     assert done.succeeded
     assert done.payment
-    assert done.payment.is_settled
-    assert (done.payment.token, done.payment.cancel) == (paid.fee_token, None)
+    assert done.payment.claim
+    assert done.payment.token == paid.fee_token
     funds = world.publisher.chain.call(payment.escrow, "Escrow", "getUserFunds", bob, payment.token)
     assert funds == (OCEANS - 2 * 10**18, 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # does not tell by itself. They may be so long as JSON.
 LABEL, ALGORITHM, DATASETS = "label", "algorithm", "datasets"
 LONGEST_METADATA = 1024
+_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,12 @@ def _payment(entry: dict[str, Any]) -> JobPayment | None:
     paid = entry.get("payment")
     if not isinstance(paid, dict):
         return None
-    names = ("lockTx", "claimTx", "cancelTx")
-    lock, claim, cancel = (str(paid[name]) if paid.get(name) else None for name in names)
+    # A node that finds nothing locked when it comes to claim says "nolock" in the place of a transaction.
+    lock, claim = (
+        str(paid[name]) if _HASH.fullmatch(str(paid.get(name))) else None for name in ("lockTx", "claimTx")
+    )
     return JobPayment(
-        token=str(paid.get("token")),
-        escrow_job=str(entry.get("jobIdHash")),
-        lock=lock,
-        claim=claim,
-        cancel=cancel,
+        token=str(paid.get("token")), escrow_job=str(entry.get("jobIdHash")), lock=lock, claim=claim
     )
 
 

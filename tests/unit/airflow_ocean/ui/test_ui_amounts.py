@@ -57,6 +57,27 @@ def test_what_is_locked_is_told_apart_until_it_is_claimed() -> None:
     assert total([before, before]).locked == {FEE_TOKEN: 4 * 10**18}
 
 
+LOCKED = {"tokens": {}, "locked": {FEE_TOKEN: "2"}, "gas_fee_wei": "5"}
+NOTHING_CLAIMED = {"tokens": {}, "locked": {}, "claimed": {FEE_TOKEN: "0"}, "gas_fee_wei": "5"}
+
+
+@pytest.mark.parametrize("claimed", ["0", "1"])
+def test_a_payment_and_its_end_count_once(claimed: str) -> None:
+    payment = Cost.parse(LOCKED | {"transactions": ["0x1"]})
+    end = NOTHING_CLAIMED | {"claimed": {FEE_TOKEN: claimed}, "transactions": ["0x1"]}
+    publishing = Cost.parse({"tokens": {FEE_TOKEN: "7"}, "gas_fee_wei": "3", "transactions": ["0x2"]})
+    costs = [payment, publishing, Cost.parse(end), Cost.parse(end)]
+    for added in (total(costs), total(reversed(costs))):
+        assert (added.tokens, added.locked) == ({FEE_TOKEN: 7 + int(claimed)}, {})
+        assert added.gas_fee == 8
+
+
+def test_payments_without_a_transaction_have_an_end_each() -> None:
+    end = NOTHING_CLAIMED | {"claimed": {FEE_TOKEN: "1"}}
+    added = total(Cost.parse({**value, "transactions": []}) for value in (LOCKED, LOCKED, LOCKED, end, end))
+    assert (added.tokens, added.locked) == ({FEE_TOKEN: 2}, {FEE_TOKEN: 2})
+
+
 @pytest.mark.parametrize(
     ("value", "read"),
     [("12", 12), ("-3", -3), (7, 7), (True, None), ("1.5", None), (1.5, None), ("", None), (None, None), ("1e3", None), ("9" * 100, None)],
