@@ -47,7 +47,7 @@ class OceanSettlementSensor(BaseSensorOperator):
         pushed as ``cost``; by default that of the manifest
     :param manifest: (templated) URI of the manifest of the job's results, in which the cost is brought up to date, too
     :param poke_interval: seconds between two looks at the job
-    :param timeout: seconds to wait altogether
+    :param timeout: seconds to wait altogether; a lock lasts as long as the job may wait and run, and for the node's claim
     :param ocean_conn_id: (templated) the connection of the wallet that started the job
     """
 
