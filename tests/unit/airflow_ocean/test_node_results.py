@@ -20,6 +20,7 @@ from airflow_ocean.c2d.wallet import Wallet
 from airflow_ocean.fetching import ResultFetcher
 from airflow_ocean.operators.plots import OceanPlotOperator
 from airflow_ocean.operators.results import OceanFetchResultsOperator
+from airflow_ocean.sensors import OceanComputeSensor
 from include.localnet import accounts
 from include.localnet.contracts import ensure_deployed
 from include.localnet.settings import CHAIN_ID
@@ -42,7 +43,7 @@ mkdir -p folds/1 folds/empty; echo '[1]' > folds/1/result.json; ln result.json f
 ln -s /etc/passwd link; mkfifo pipe
 i=0; while [ $i -lt 20000 ]; do echo 0123456789012345678901234567890123456789; i=$((i+1)); done > large.txt
 """
-CONTAINER = {"entrypoint": "/bin/sh $ALGO", "image": "any", "tag": "v1", "checksum": "sha256:00"}
+CONTAINER = {"image": "any", "tag": "v1", "checksum": "sha256:00"}
 
 
 @dataclass
@@ -54,19 +55,26 @@ class World:
     rpc_url: str
     address_file: Path
 
-    def run(self, script: str) -> Job:
-        """Run a script to its end."""
+    def start(self, script: str, *, program: str = "/bin/sh", datasets: list[Any] | None = None) -> str:
+        """Start a script, and return the job's id."""
         signer = Signer(accounts.BOB)
         signer.nonce = time.time_ns() // 10**6  # beyond those of the services, which are of the clock, too
         body = {
             **signer.fields("freeStartCompute"),
             "environment": self.node.environment()["id"],
-            "datasets": [],
-            "algorithm": {"meta": {"rawcode": script, "container": CONTAINER}},
+            "datasets": datasets or [],
+            "algorithm": {
+                "meta": {"rawcode": script, "container": {**CONTAINER, "entrypoint": f"{program} $ALGO"}}
+            },
         }
         response = self.node.http.post("/api/services/freeCompute", json=body)
         assert response.status_code == 200, response.text
         job_id: str = response.json()[0]["jobId"]
+        return job_id
+
+    def run(self, script: str, *, program: str = "/bin/sh") -> Job:
+        """Run a script to its end."""
+        job_id = self.start(script, program=program)
         wait_until(lambda: self.bob.job(job_id).is_finished, "the job is over", 120)
         return self.bob.job(job_id)
 
@@ -160,3 +168,13 @@ def test_a_job_that_wrote_nothing_has_failed(
     ) as raised:
         fetch.execute(context)
     assert job.id in str(raised.value)
+
+
+def test_a_program_that_cannot_start_is_named_in_the_error(
+    world: World, bob: str, context: dict[str, Any]
+) -> None:
+    job = world.run("exit 0", program="no-such-program")
+    # The node writes the reason as plain text, where the log of what ran is in Docker's frames.
+    sensor = OceanComputeSensor(task_id="t", job_id=job.id, ocean_conn_id=bob)
+    with pytest.raises(JobFailedError, match='no-such-program": executable file not found'):
+        sensor.execute(context)

@@ -173,5 +173,13 @@ def test_a_result_is_decoded(exchange: Exchange) -> None:
         assert text
         assert "\x00" not in text
     else:
-        with pytest.raises(errors.InvalidInputError, match="frames"):
-            list(decode_frames([content]))
+        # What has no frames passes as it is, however it is cut.
+        assert b"".join(decode_frames([content[:3], content[3:]])) == content
+
+
+def test_a_log_without_frames_is_told_from_a_damaged_one() -> None:
+    frame = b"\1\0\0\0\0\0\0\3abc"
+    assert list(decode_frames([b"", b"no"])) == [b"no"]
+    assert list(decode_frames([frame, frame[:-1]])) == [b"abc", b"ab"]
+    with pytest.raises(errors.InvalidInputError, match="all through"):
+        list(decode_frames([frame, b"not a frame"]))

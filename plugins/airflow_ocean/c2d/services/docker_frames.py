@@ -18,35 +18,54 @@ _LONGEST_FRAME = 1024 * 1024
 
 
 class FrameDecoder:
-    """Takes a log apart that arrives in pieces; both streams stay in the order of the log."""
+    """Takes a log apart that arrives in pieces; both streams stay in the order of the log.
+
+    A log that does not begin with a frame is plain text, and passes: of a program that could not be started a node writes
+    there why. Source: Ocean Node 3.2.0, ``C2DEngineDocker.processJob``.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
+        self._framed: bool | None = None
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """Yield what is in the frames that are complete now.
 
-        :raises InvalidInputError: when the log is no sequence of frames
+        :raises InvalidInputError: when something else follows a frame
         """
         self._rest += piece
-        while len(self._rest) >= FRAME_HEADER:
-            length = int.from_bytes(self._rest[4:FRAME_HEADER], "big")
-            if self._rest[0] > 2 or self._rest[1:4] != bytes(3) or length > _LONGEST_FRAME:
-                raise InvalidInputError("the algorithm's log is not in Docker's frames")
-            if len(self._rest) < FRAME_HEADER + length:
+        if self._framed is None and len(self._rest) >= FRAME_HEADER:
+            self._framed = _begins_frame(self._rest)
+        if self._framed is False:
+            yield self._rest
+            self._rest = b""
+        while self._framed and len(self._rest) >= FRAME_HEADER:
+            if not _begins_frame(self._rest):
+                raise InvalidInputError("the algorithm's log is not in Docker's frames all through")
+            end = FRAME_HEADER + _length(self._rest)
+            if len(self._rest) < end:
                 return
-            yield self._rest[FRAME_HEADER : FRAME_HEADER + length]
-            self._rest = self._rest[FRAME_HEADER + length :]
+            yield self._rest[FRAME_HEADER:end]
+            self._rest = self._rest[end:]
 
     def finish(self) -> bytes:
         """Return what there is of a frame that was cut off, as the log of a job that was killed may be."""
-        return self._rest[FRAME_HEADER:]
+        return self._rest[FRAME_HEADER:] if _begins_frame(self._rest) else self._rest
+
+
+def _begins_frame(content: bytes) -> bool:
+    """Say whether content, or the little that there is of it, begins with the header of a frame."""
+    return content[:1] <= b"\2" and not any(content[1:4]) and _length(content) <= _LONGEST_FRAME
+
+
+def _length(content: bytes) -> int:
+    return int.from_bytes(content[4:FRAME_HEADER], "big")
 
 
 def decode_frames(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what is in the frames of a whole log.
+    """Yield what is in the frames of a whole log, or the log itself when it has none.
 
-    :raises InvalidInputError: when the log is no sequence of frames
+    :raises InvalidInputError: when something else follows a frame
     """
     decoder = FrameDecoder()
     for piece in pieces:
