@@ -199,6 +199,11 @@ class Assets:
         """
         if spec.compute.trusted_publishers:
             self._require_trust_in_publishers(self._client.services())
+        if len(spec.files) > 1 and not self._client.services().hands_out_all_files:
+            raise InvalidInputError(
+                f"{spec.kind} {spec.name!r} has {len(spec.files)} files, of which {self._client.network.provider_url} would "
+                "give a job only the first: publish one asset for each file. Nothing was sent"
+            )
         if spec.pricing and spec.pricing.kind == "fixed_rate":
             # asked before the first transaction, so that a wrong address costs nothing
             self._base_token(spec.pricing)

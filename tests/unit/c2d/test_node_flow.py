@@ -187,6 +187,46 @@ class TestFree:
         assert bob.jobs.log_tail(done) == "boom"
 
 
+class TestSeveralFiles:
+    @pytest.mark.parametrize("part", ["free", "paid"])
+    def test_datasets_with_one_file_name_are_refused(
+        self, client_of: ClientOf, node_network: NetworkSettings, branin: Branin, paid_part: Any, part: str
+    ) -> None:
+        twin = published(client_of, node_network, "Twin", compute=ComputePolicy(open_to_all=True))
+        bob = client_of(BOB)
+        dids = [branin.dataset.did, twin.did]
+        environment = paid_part.id if part == "paid" else part
+        with pytest.raises(InvalidInputError, match="both named 'branin.arff'.*Run a job for each") as raised:
+            bob.orders.quote(dids, branin.algorithm.did, environment=environment, duration=60)
+        assert all(did in str(raised.value) for did in dids)
+
+    def test_datasets_with_two_file_names_are_all_there(
+        self, client_of: ClientOf, node_network: NetworkSettings, branin: Branin
+    ) -> None:
+        (node_network.files_folder / "second.csv").write_text("2\n")
+        (node_network.files_folder / "lists.py").write_text(
+            "import os; open('/data/outputs/all', 'w'); print(*sorted(os.listdir('/data/inputs')))"
+        )
+        policy = ComputePolicy(open_to_all=True)
+        second = published(client_of, node_network, "Second", file="second.csv", compute=policy)
+        lists = published(
+            client_of, node_network, "Lists", kind="algorithm", file="lists.py", container=CONTAINER
+        )
+        bob = client_of(BOB)
+        quote = bob.orders.quote([branin.dataset.did, second.did], lists.did, duration=60)
+        done = finished(bob, bob.jobs.start(bob.orders.pay(quote)))
+        assert bob.jobs.log_tail(done) == "algoCustomData.json branin.arff second.csv"
+
+    @pytest.mark.parametrize("kind", ["dataset", "algorithm"])
+    def test_an_asset_has_one_file(self, client_of: ClientOf, kind: Any) -> None:
+        alice = client_of(ALICE)
+        files = tuple({"type": "url", "url": f"http://x/{name}"} for name in "ab")
+        container = CONTAINER if kind == "algorithm" else None
+        with pytest.raises(InvalidInputError, match="has 2 files.*one asset for each file. Nothing was sent"):
+            alice.assets.publish(AssetSpec(kind, "Many", files, container=container))
+        assert alice.transactions.mined == []
+
+
 class TestPaying:
     def test_what_is_locked_is_deposited_claimed_and_withdrawn(
         self, client_of: ClientOf, branin: Branin, paid_part: ComputeEnvironment

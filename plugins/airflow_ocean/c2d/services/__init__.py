@@ -42,13 +42,17 @@ class MetadataDocument:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a Provider found out about one file of a service."""
+    """What a Provider found out about one file of a service.
+
+    :param name: of the file among a job's inputs, where that is told; else empty
+    """
 
     index: int
     valid: bool
     checksum: str | None
     content_length: int | None
     content_type: str | None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,11 +167,13 @@ class OceanServices(Protocol):
     :param labels_jobs: whether a job keeps the label that it was started with
     :param anybody: the list of trusted publishers of a dataset that every published algorithm may run on
     :param trusts_publishers: whether a dataset can trust all algorithms of an address
+    :param hands_out_all_files: whether a job gets every file of an asset, and not the first alone
     """
 
     url: str
     anybody: tuple[str, ...]
     trusts_publishers: bool
+    hands_out_all_files: bool
     orders_bind_jobs: bool
     labels_jobs: bool
 

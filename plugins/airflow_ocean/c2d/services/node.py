@@ -73,6 +73,8 @@ class NodeServices:
     anybody: tuple[str, ...] = ("*",)
     # Nodes compare the list of publishers with the address of the algorithm's data NFT, which is nobody's wallet.
     trusts_publishers = False
+    # Source: Ocean Node 3.2.0, C2D ``decryptFilesObject``.
+    hands_out_all_files = False
 
     def __init__(self, _network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> None:
         self.url = provider_url.rstrip("/")
@@ -230,11 +232,14 @@ class NodeServices:
 
         :param valid_until: means nothing to a node, which is paid by the job
         :raises NotAllowedError: when the algorithm may not run on a dataset
+        :raises InvalidInputError: when the job would not get all of the datasets
         """
+        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment.id}"
+        if len(datasets) > 1:
+            self._require_different_names(datasets, what)
         if environment.id.endswith(FREE) or environment.fee_token is None:
             nothing = OrderQuote(None, None, needed=False)
             return JobQuote([nothing] * len(datasets), nothing)
-        what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment.id}"
         body = {
             "datasets": [_asset(item) for item in datasets],
             "algorithm": _asset(algorithm),
@@ -250,6 +255,22 @@ class NodeServices:
         }
         answer = self._request("POST", f"{_SERVICES}/initializeCompute", what, json=body)
         return read_quote(read_json(answer, what), what)
+
+    def _require_different_names(self, datasets: list[AssetInput], what: str) -> None:
+        """Refuse datasets of which one's file would be written over another's: a node gives a job all in one folder.
+
+        A file without a name, such as one of IPFS, cannot be: a node ends its job for that, or mounts it elsewhere.
+        """
+        known: dict[str, str] = {}
+        for item in datasets:
+            for file in self.file_infos(item.did, item.service_id)[:1]:
+                other = known.setdefault(file.name, item.did)
+                if file.name and other != item.did:
+                    raise InvalidInputError(
+                        f"{what}: the files of {other} and {item.did} are both named {file.name!r}, and of files with one "
+                        "name a node gives a job the last alone. Run a job for each, or publish one of them anew from "
+                        "a URL that ends in another name; nothing was spent"
+                    )
 
     # ------------------------------------------------------------------ jobs
 

@@ -263,6 +263,7 @@ def read_file_infos(answer: Any, what: str) -> list[FileInfo]:
                 checksum=entry.get("checksum"),
                 content_length=int(entry["contentLength"]),
                 content_type=entry.get("contentType") or None,
+                name=str(entry.get("name") or ""),
             )
             for index, entry in enumerate(answer)
         ]

@@ -60,6 +60,7 @@ class ProviderServices:
     labels_jobs = False
     anybody: tuple[str, ...] = ()
     trusts_publishers = True
+    hands_out_all_files = True
 
     def __init__(self, network: Network, wallet: Wallet, chain_id: int, provider_url: str) -> None:
         self.url = provider_url.rstrip("/")
