@@ -27,7 +27,7 @@ _BARE_ERROR = "Internal Server Error"
 def environments(node: Node, call: Call) -> Response:
     """List the compute environments of a chain, or of all."""
     chain_id = parse_int(call.query.get("chainId"))
-    if chain_id and str(chain_id) not in node.environment.fields["fees"]:
+    if chain_id and str(chain_id) not in (node.environment.fields["fees"] or {}):
         return json_answer([])
     return json_answer([node.environment.announcement(node.jobs.unfinished())])
 

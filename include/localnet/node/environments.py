@@ -99,8 +99,10 @@ class Environment:
             "runningJobs": 0,
             "consumerAddress": address,
             "platform": {"architecture": platform.machine(), "os": "linux"},
-            "access": {"addresses": [], "accessLists": []},
-            "fees": {str(chain_id): [{"prices": configured["prices"], "feeToken": token}]},
+            "access": configured.get("access", {"addresses": [], "accessLists": []}),
+            "fees": configured.get(
+                "fees", {str(chain_id): [{"prices": configured["prices"], "feeToken": token}]}
+            ),
             "resources": resources,
             "enableNetwork": False,
             "storageExpiry": configured["storageExpiry"],
@@ -149,7 +151,7 @@ class Environment:
 
         :raises Refused: when it can't be paid so
         """
-        for fee in self.fields["fees"].get(str(chain_id), []):
+        for fee in (self.fields["fees"] or {}).get(str(chain_id), []):
             if fee["feeToken"] == token:
                 prices: list[dict[str, Any]] = fee["prices"]
                 return prices
@@ -172,14 +174,12 @@ class Environment:
 
         :raises Refused: when it asks for too much
         """
-        if free and "free" not in self.fields:
-            raise Refused("This env does not support free jobs", 400)
         amounts = {str(item.get("id")): item.get("amount") for item in wanted or [] if isinstance(item, dict)}
         paid = {resource["id"]: resource for resource in self.fields["resources"]}
         filled = []
         for name, resource in paid.items():
             limits = {"total": resource["total"], "max": resource["max"], "min": resource["min"]}
-            if free:
+            if free and "resources" in self.fields["free"]:
                 found = next((r for r in self.fields["free"]["resources"] if r["id"] == name), None)
                 limits = {**limits, **found} if found else dict.fromkeys(limits, 0)
             amount = amounts.get(name)
@@ -201,7 +201,9 @@ class Environment:
         :raises Refused: naming the resource that is in use
         """
         listed = self.announcement(list(unfinished))
-        offers = [(listed["resources"], "")] + ([(listed["free"]["resources"], " for free")] if free else [])
+        offers = [(listed["resources"], "")] + (
+            [(listed["free"].get("resources", []), " for free")] if free else []
+        )
         for item in resources:
             for offered, suffix in offers:
                 resource = next((r for r in offered if r["id"] == item["id"]), None)
@@ -209,6 +211,18 @@ class Environment:
                     raise Refused(f"Not enough available {item['id']}{suffix}", 400)
         if free and listed["runningfreeJobs"] + 1 > listed["free"].get("maxJobs", math.inf):
             raise Refused("Too many running free jobs ", 400)
+
+    def check_access(self, consumer: str, *, free: bool) -> None:
+        """Check that a consumer may run jobs; addresses count only beside a list of contracts, as upstream.
+
+        :raises Refused: 403, also for whom a contract lists: there is none on the local network
+        """
+        if free and "free" not in self.fields:
+            raise Refused("TypeError: Cannot read properties of undefined (reading 'access')", 400)
+        access = (self.fields["free"] if free else self.fields)["access"]
+        addresses, contracts = access["addresses"], access.get("accessLists")
+        if contracts is not None and (contracts or addresses) and consumer not in addresses:
+            raise Refused("Access denied", 403)
 
     def limits(self, job: Job) -> Limits:
         """Return what the sandbox enforces for a job."""

@@ -188,6 +188,7 @@ def start_paid(node: Node, engine: Engine, call: Call) -> Response:
     available = functools.partial(environment.check_available, resources, free=False)
     if not waiting:
         available(node.jobs.unfinished())
+    environment.check_access(consumer, free=False)
     checksums = trust.checksums_of(node, algorithm)
     trust.check_checksums(algorithm, checksums)
     for item in (algorithm, *datasets):
@@ -254,6 +255,7 @@ def start_free(node: Node, engine: Engine, call: Call) -> Response:
             if asset.service(item.get("serviceId")) is None:
                 raise Refused(f"Cannot find service {item.get('serviceId')} in DDO {asset.did}")
     _check_environment(node, data["environment"], whole=True)
+    environment.check_access(consumer, free=True)
     try:
         resources = environment.filled(data.get("resources"), free=True)
     except Refused as error:

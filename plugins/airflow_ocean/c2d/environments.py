@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
-from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.c2d.errors import InvalidInputError, NotAllowedError
+
+# Whether the wallet may run jobs in an environment: yes; only if a contract lists it, which is not looked up here; no.
+Access = Literal["open", "listed", "closed"]
+_FOR_WHOM: dict[Access, str] = {
+    "open": "",
+    "listed": ", for those whom a contract lists",
+    "closed": ", not for this wallet",
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class ComputeEnvironment:
     :param resource_prices: what a unit of each resource costs a minute, in whole fee tokens, where a job is paid for by what
         it uses, through the escrow
     :param least_resources: how much of each a job gets that does not ask for more
+    :param access: whether the wallet may run jobs in it
     """
 
     id: str
@@ -35,6 +44,7 @@ class ComputeEnvironment:
     needs_orders: bool = True
     resource_prices: dict[str, Decimal] = field(default_factory=dict)
     least_resources: dict[str, Decimal] = field(default_factory=dict)
+    access: Access = "open"
 
     @property
     def is_free(self) -> bool:
@@ -63,21 +73,31 @@ class ComputeEnvironment:
 def choose(environments: list[ComputeEnvironment], choice: str, provider_url: str) -> ComputeEnvironment:
     """Pick an environment: ``free``, ``cheapest``, or one by its id.
 
+    The first two pick what is open to the wallet. One that is open to those whom a contract lists has to be named: whoever
+    is not on the list learns it when the job is started, and has paid for the orders by then.
+
     :raises InvalidInputError: when there is none such; the message lists what there is
+    :raises NotAllowedError: when the one that is named is closed to the wallet
     """
+    open_ones = [environment for environment in environments if environment.access == "open"]
+    offered = f"it offers: {', '.join(map(_offer, environments)) or 'none at all'}"
     found = None
     if choice == "free":
-        found = next((environment for environment in environments if environment.is_free), None)
+        found = next((environment for environment in open_ones if environment.is_free), None)
     elif choice == "cheapest":
-        found = min(environments, key=lambda environment: environment.price_per_minute, default=None)
+        found = min(open_ones, key=lambda environment: environment.price_per_minute, default=None)
     else:
         found = next((environment for environment in environments if environment.id == choice), None)
     if found is None:
-        offered = ", ".join(
-            f"{environment.id} ({'free' if environment.is_free else f'{environment.price_per_minute} a minute'})"
-            for environment in environments
-        )
-        raise InvalidInputError(
-            f"no compute environment {choice!r} at {provider_url}; it offers: {offered or 'none at all'}"
+        raise InvalidInputError(f"no compute environment {choice!r} at {provider_url}; {offered}")
+    if found.access == "closed":
+        raise NotAllowedError(
+            f"compute environment {choice} at {provider_url} does not let this wallet in: ask its owner to, or take another; "
+            f"{offered}"
         )
     return found
+
+
+def _offer(environment: ComputeEnvironment) -> str:
+    price = "free" if environment.is_free else f"{environment.price_per_minute} a minute"
+    return f"{environment.id} ({price}{_FOR_WHOM[environment.access]})"

@@ -215,6 +215,12 @@ class Orders:
 
         :param valid_until: until when the environment is wanted, seconds since 1970
         """
+        if environment.access == "listed":
+            logger.warning(
+                "Environment %s is for wallets that a contract lists, which is not looked up here: any other's job is refused "
+                "when it is started, and its orders are paid by then",
+                environment.id,
+            )
 
         def offered(asset: Asset, service: Service) -> AssetInput:
             known = known_orders.get(asset.did)

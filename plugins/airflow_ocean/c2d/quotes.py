@@ -134,6 +134,7 @@ class Quote:
         """Give what a person wants to know before paying, as JSON."""
         return {
             "environment": self.environment.id,
+            "access": self.environment.access,
             "provider_url": self.provider_url,
             "valid_until": self.valid_until,
             "assets": [

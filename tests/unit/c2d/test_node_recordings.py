@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXCHANGES = recorded_exchanges()
 GOOD = [exchange for exchange in EXCHANGES if exchange.status == 200]
 REFUSED = [exchange for exchange in EXCHANGES if exchange.status != 200]
+CONSUMER = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
 # The only refusals that the same request may not meet again later.
 TRANSIENT = ("Internal Server Error", "Not enough available", "Rate limit exceeded", "{}")
 COMPUTE = "/api/services/compute"
@@ -90,7 +91,7 @@ def check_jobs(answer: Any) -> None:
 
 
 def check_environments(answer: Any) -> None:
-    found = node_answers.read_environments(answer, 8996, "asking")
+    found = node_answers.read_environments(answer, 8996, CONSUMER, "asking")
     assert len(found) == 2 * len(answer)
     if found:
         paid, free = found

@@ -211,14 +211,15 @@ class NodeServices:
     # ------------------------------------------------------------------ paying
 
     def environments(self) -> list[ComputeEnvironment]:
-        """List the compute environments of the network's chain, the free part of each as one of its own."""
+        """List the compute environments that are paid on the network's chain, and the free part of each as one of its own."""
+        what = "listing the compute environments"
 
-        def ask() -> list[ComputeEnvironment]:
-            what, query = "listing the compute environments", {"chainId": self._chain_id}
-            answer = self._request("GET", f"{_SERVICES}/computeEnvironments", what, params=query)
-            return read_environments(read_json(answer, what), self._chain_id, what)
+        def ask() -> Any:
+            # Of one chain a node shows only what is paid there: not what is free, or paid elsewhere and has a free part.
+            return read_json(self._request("GET", f"{_SERVICES}/computeEnvironments", what), what)
 
-        return cached(("environments", self.url, self._chain_id), ENVIRONMENTS_TTL, ask)
+        answer = cached(("environments", self.url), ENVIRONMENTS_TTL, ask)
+        return read_environments(answer, self._chain_id, self._wallet.address, what)
 
     def quote(
         self,

@@ -5,12 +5,13 @@ Source: Ocean Node 3.2.0, and recorded exchanges with one.
 
 from __future__ import annotations
 
+import logging
 import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d import retry_after
-from airflow_ocean.c2d.environments import ComputeEnvironment
+from airflow_ocean.c2d.environments import Access, ComputeEnvironment
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
     InsufficientFundsError,
@@ -30,6 +31,8 @@ from airflow_ocean.c2d.units import parse_address
 
 if TYPE_CHECKING:
     import httpx
+
+logger = logging.getLogger(__name__)
 
 # A node's environment has a free part; it is offered as an environment of its own, under the id with this behind it.
 FREE = "#free"
@@ -65,7 +68,7 @@ _ERRORS: tuple[tuple[str, type[OceanError], str], ...] = (
     ("does not accept payments", InvalidInputError,
      "the environment's fees say in what it is paid on this chain, in the spelling that counts"),
     ("Not enough \\w+ resources", InvalidInputError, "ask for no more than the environment's maximum"),
-    ("does not support free jobs", InvalidInputError, "choose an environment that is free, or pay for this one"),
+    ("reading 'access'", InvalidInputError, "choose an environment that is free, or pay for this one"),
     ("Metadata size", InvalidInputError, "give the job less of it"),
     ("Cannot find service", InvalidInputError, "does the asset have this service still?"),
     ("Failed to retrieve algorithm checksums", InvalidInputError,
@@ -126,29 +129,57 @@ def check(response: httpx.Response, what: str) -> None:
 # ---------------------------------------------------------------------- environments and quotes
 
 
-def read_environments(answer: Any, chain_id: int, what: str) -> list[ComputeEnvironment]:
+def read_environments(answer: Any, chain_id: int, consumer: str, what: str) -> list[ComputeEnvironment]:
     """Read the environments of a node: of each its paid part, in the first token that is taken, and its free one.
 
-    :raises InvalidInputError: when they are described in an unknown form
+    One that is described in an unknown form is passed over; its node may have others.
+
+    :param chain_id: the chain whose tokens pay; a free part is of every chain
+    :param consumer: whose access is read, in checksum form
+    :raises InvalidInputError: when it is no list of them
     """
-    try:
-        found = []
-        for entry in answer:
-            found += [_paid(entry, fee) for fee in entry["fees"].get(str(chain_id), [])[:1]]
-            if entry.get("free"):
-                found.append(_free(entry))
-        return found
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
-        raise InvalidInputError(
-            f"{what}: an environment is described in an unknown form ({error!r})"
-        ) from error
+    if not isinstance(answer, list):
+        raise InvalidInputError(f"{what}: the node answers with something that is no list of environments")
+    found: list[ComputeEnvironment] = []
+    for entry in answer:
+        try:
+            found += _parts(entry, chain_id, consumer)
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            InvalidOperation,
+            InvalidInputError,
+        ) as error:
+            logger.warning("%s: one is described in an unknown form (%r): %.300s", what, error, entry)
+    return found
+
+
+def _parts(entry: dict[str, Any], chain_id: int, consumer: str) -> list[ComputeEnvironment]:
+    fees = (entry.get("fees") or {}).get(str(chain_id), [])
+    parts = [_paid(entry, fee, consumer) for fee in fees[:1]]
+    return [*parts, _free(entry, consumer)] if entry.get("free") else parts
+
+
+def _access(part: dict[str, Any], consumer: str) -> Access:
+    """Say whether a node lets a consumer in, as it will at a job's start, when the orders are paid.
+
+    Source: Ocean Node 3.2.0, ``startCompute.validateAccess``: addresses count only beside a list of contracts, which may be
+    empty.
+    """
+    access = part.get("access") or {}
+    addresses, contracts = access.get("addresses") or [], access.get("accessLists")
+    if contracts is None or not (contracts or addresses) or consumer in addresses:
+        return "open"
+    return "listed" if contracts else "closed"
 
 
 def _amount(resources: list[dict[str, Any]], name: str, key: str) -> Any:
     return next((resource.get(key) or 0 for resource in resources if resource["id"] == name), 0)
 
 
-def _paid(entry: dict[str, Any], fee: dict[str, Any]) -> ComputeEnvironment:
+def _paid(entry: dict[str, Any], fee: dict[str, Any], consumer: str) -> ComputeEnvironment:
     prices = {str(price["id"]): Decimal(str(price["price"])) for price in fee["prices"]}
     least = {str(resource["id"]): Decimal(str(resource.get("min") or 0)) for resource in entry["resources"]}
     smallest = sum((price * least.get(name, Decimal(0)) for name, price in prices.items()), Decimal(0))
@@ -165,22 +196,26 @@ def _paid(entry: dict[str, Any], fee: dict[str, Any]) -> ComputeEnvironment:
         raw=entry,
         resource_prices=prices,
         least_resources=least,
+        access=_access(entry, consumer),
     )
 
 
-def _free(entry: dict[str, Any]) -> ComputeEnvironment:
+def _free(entry: dict[str, Any], consumer: str) -> ComputeEnvironment:
     free = entry["free"]
+    # Without limits of its own it has those of the paid part. Source: Ocean Node 3.2.0, ``getMaxMinResource``.
+    resources = free.get("resources", entry["resources"])
     return ComputeEnvironment(
         id=f"{entry['id']}{FREE}",
         consumer_address=parse_address(entry["consumerAddress"], "consumerAddress"),
         price_per_minute=Decimal(0),
         fee_token=None,
         max_job_duration=int(free["maxJobDuration"]),
-        cpu_number=int(_amount(free["resources"], "cpu", "max")),
-        ram_gb=int(_amount(free["resources"], "ram", "max")),
+        cpu_number=int(_amount(resources, "cpu", "max")),
+        ram_gb=int(_amount(resources, "ram", "max")),
         description=f"{entry.get('description') or 'Ocean Node'}, free part",
         raw=entry,
         needs_orders=False,
+        access=_access(free, consumer),
     )
 
 
