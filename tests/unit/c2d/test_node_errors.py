@@ -7,6 +7,7 @@ import re
 import httpx
 import pytest
 
+from airflow_ocean.c2d.errors import FatalError, ServiceUnavailableError
 from airflow_ocean.c2d.services.node_answers import error_of
 from tests.support.ocean_node import Exchange, recorded_exchanges
 
@@ -56,6 +57,43 @@ def test_every_refusal_says_what_was_tried_what_came_and_what_to_do(exchange: Ex
     assert len(said) > len(f"http://node:8000{exchange.path} answers 500: "), "nothing of what the node said"
     assert len(advice) > 4
     assert not re.search(r"[<>\n]", message)
+
+
+VERSION = "version=6.15.0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'nonce has already been used (transaction="0x02f8", info={{ }}, code=NONCE_EXPIRED, {VERSION})',
+        f'replacement fee too low (transaction="0x02f8", code=REPLACEMENT_UNDERPRICED, {VERSION})',
+        f"request timeout (code=TIMEOUT, {VERSION})",
+        'could not coalesce error (error={ "code": -32000, "message": "Invalid Request: Missing trie node" }, '
+        f"code=UNKNOWN_ERROR, {VERSION})",
+        f"server response 502 Bad Gateway (request={{  }}, response={{  }}, code=SERVER_ERROR, {VERSION})",
+        "connect ECONNREFUSED 127.0.0.1:8545",
+        "Start Compute : Network not ready",
+    ],
+)
+def test_what_came_between_a_nodes_own_transaction_passes(text: str) -> None:
+    """The node answers 400 with ethers' words when its ``createLock`` fails."""
+    request = httpx.Request("POST", "http://node:8000/api/services/compute")
+    found = error_of(httpx.Response(400, json=text, request=request), "starting")
+    assert type(found) is ServiceUnavailableError, found
+    assert "others may have come between" in str(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'execution reverted: "Payee not authorized" (action="estimateGas", code=CALL_EXCEPTION, {VERSION})',
+        f'could not decode result data (value="0x", info={{  }}, code=BAD_DATA, {VERSION})',
+        "Start Compute: Blockchain instance not available for chain 5",
+    ],
+)
+def test_what_the_chain_or_the_nodes_settings_refuse_does_not_pass(text: str) -> None:
+    request = httpx.Request("POST", "http://node:8000/api/services/compute")
+    assert isinstance(error_of(httpx.Response(400, json=text, request=request), "starting"), FatalError)
 
 
 @pytest.mark.parametrize("case", ADVICE)

@@ -49,6 +49,11 @@ _ERRORS: tuple[tuple[str, type[OceanError], str], ...] = (
      "others use it now: let the job wait in the queue, ask for less, or take another environment"),
     ("insufficient gas funds", ServiceUnavailableError,
      "the node's own wallet cannot pay for its transaction: tell its owner, or take another node"),
+    # How ethers marks what others have to do with who use the node's wallet, its RPC or the chain at the same moment.
+    ("code=(NONCE_EXPIRED|REPLACEMENT_UNDERPRICED|TRANSACTION_REPLACED|TIMEOUT|SERVER_ERROR|NETWORK_ERROR"
+     "|UNKNOWN_ERROR)\\b|ECONNRE(FUSED|SET)|ETIMEDOUT|EAI_AGAIN|socket hang up|(Start|Initialize) Compute ?: (?!Blockchain instance)",
+     ServiceUnavailableError,
+     "the node's own transaction, or its look at the chain, failed: others may have come between, or its RPC is down"),
     ("TxId Service .* is not valid|Missing transferTxId|order has expired|Tx id used not valid", OrderExpiredError,
      "the order does not pay for this service in this environment, or not any more: order again"),
     ("not allowed to run on", NotAllowedError,
