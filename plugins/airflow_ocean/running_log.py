@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import FatalError, OceanError, TransientError
+from airflow_ocean.c2d.errors import FatalError, JobNotFoundError, OceanError, TransientError
 from airflow_ocean.live_xcoms import LiveXCom
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ LONGEST_TAIL = 16_000
 MOST_LINES, LONGEST_LINE = 10_000, 2_000
 # Jobs of a triggerer whose logs are followed at a time; each is a connection that stays open.
 MOST_FOLLOWED = 16
-# Seconds between two writes of the XCom, and before a log that broke off is opened again.
+# Seconds between two writes of the XCom, and before a log that broke off, or is not there yet, is opened again.
 _WRITE_PAUSE, _OPEN_PAUSE = 3.0, 10.0
 
-_followed = 0
+_turns = asyncio.Semaphore(MOST_FOLLOWED)
 
 
 class LogTail(LiveXCom):
@@ -61,14 +61,14 @@ class RunningLog:
     ) -> None:
         self._provider_url, self._job_id, self._conn_id, self._log = provider_url, job_id, ocean_conn_id, log
         self._tail = None if instance is None else LogTail(instance)
-        self._lines = 0
+        self._lines = self._known = 0
+        self._runs = False
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Begin to follow it, once, unless too many are followed already."""
-        global _followed
-        if self._task is None and _followed < MOST_FOLLOWED:
-            _followed += 1
+    def note(self, *, runs: bool) -> None:
+        """Take in whether the job runs now: while it does, its log is followed."""
+        self._runs = runs
+        if runs and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._follow(), name=f"log of job {self._job_id}")
 
     async def end(self, grace: float = 0.0) -> None:
@@ -76,7 +76,6 @@ class RunningLog:
 
         :param grace: seconds in which the rest of it may still come
         """
-        global _followed
         if self._task is None:
             return
         task, self._task = self._task, None
@@ -84,33 +83,42 @@ class RunningLog:
             await asyncio.wait({task}, timeout=grace)
         finally:
             task.cancel()
-            _followed -= 1
             if self._tail is not None:
                 self._tail.close()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
     async def _follow(self) -> None:
-        from airflow_ocean.c2d.services import follow_log
-
-        known = 0
+        self._known = 0
         try:
             wallet = await self._wallet()
-            while True:
-                pieces = follow_log(self._provider_url, wallet, self._job_id)
-                if pieces is None:
-                    return
-                try:
-                    known = await self._read(pieces, known)
-                    return
-                except TransientError as error:
-                    self._log.warning("The log of job %s breaks off: %s", self._job_id, error)
-                    await asyncio.sleep(_OPEN_PAUSE)
+            while self._runs:
+                async with _turns:
+                    if await self._has_ended(wallet):
+                        return
+                await asyncio.sleep(_OPEN_PAUSE)
         except FatalError as error:
             # It is not worth a failure: the log is among the results as well.
             self._log.info("The log of job %s is not shown while it runs: %s", self._job_id, error)
         except OceanError as error:
             self._log.warning("The log of job %s is not shown while it runs: %s", self._job_id, error)
+
+    async def _has_ended(self, wallet: Wallet) -> bool:
+        """Show the log as long as it goes on, and say whether that was all of it."""
+        from airflow_ocean.c2d.services import follow_log
+
+        pieces = follow_log(self._provider_url, wallet, self._job_id)
+        if pieces is None:
+            return True
+        try:
+            await self._read(pieces)
+        except JobNotFoundError:
+            # A job's state says that it runs a little before its container does, and after.
+            return False
+        except TransientError as error:
+            self._log.warning("The log of job %s breaks off: %s", self._job_id, error)
+            return False
+        return True
 
     async def _wallet(self) -> Wallet:
         from airflow_ocean.c2d.wallet import Wallet
@@ -119,21 +127,20 @@ class RunningLog:
         hook = await OceanHook.acreate(self._conn_id)
         return await asyncio.to_thread(Wallet, hook.private_key)
 
-    async def _read(self, pieces: AsyncIterator[bytes], known: int) -> int:
-        """Show a log line by line, without the bytes that were shown before; return how many there are now."""
+    async def _read(self, pieces: AsyncIterator[bytes]) -> None:
+        """Show a log line by line, without the bytes that were shown before."""
         seen, rest = 0, b""
         try:
             async for piece in pieces:
                 seen += len(piece)
-                fresh = piece[max(len(piece) - (seen - known), 0) :] if seen > known else b""
-                known = max(known, seen)
+                fresh = piece[max(len(piece) - (seen - self._known), 0) :] if seen > self._known else b""
+                self._known = max(self._known, seen)
                 *lines, rest = (rest + fresh).split(b"\n")
                 for line in lines:
                     self._show(line)
         finally:
             if rest:
                 self._show(rest)
-        return known
 
     def _show(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")

@@ -145,8 +145,7 @@ class OceanComputeTrigger(BaseTrigger):
                 self._note(news, writer)
                 if news.is_finished:
                     return news
-                if self.show_log and news.is_running:
-                    log.begin()
+                log.note(runs=self.show_log and news.is_running)
 
     def _wait_out(self, trouble: Trouble) -> None:
         """Say that a look at the job failed and will be repeated; the one place where such an error passes."""

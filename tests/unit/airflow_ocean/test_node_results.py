@@ -1,8 +1,10 @@
-"""The results of jobs that ran on the local network's node, fetched and drawn: its archive becomes single files."""
+"""The logs and results of jobs that ran on the local network's node, read, fetched and drawn."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -10,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import pytest
 from airflow.sdk import ObjectStoragePath
 
+from airflow_ocean import running_log
 from airflow_ocean.artifacts import Manifest, check_integrity, open_artifact
 from airflow_ocean.c2d.errors import JobFailedError
 from airflow_ocean.c2d.jobs import Jobs
@@ -20,13 +23,14 @@ from airflow_ocean.c2d.wallet import Wallet
 from airflow_ocean.fetching import ResultFetcher
 from airflow_ocean.operators.plots import OceanPlotOperator
 from airflow_ocean.operators.results import OceanFetchResultsOperator
+from airflow_ocean.running_log import RunningLog
 from airflow_ocean.sensors import OceanComputeSensor
 from include.localnet import accounts
 from include.localnet.contracts import ensure_deployed
 from include.localnet.settings import CHAIN_ID
 from tests.support.anvil import running_anvil
 from tests.support.waiting import wait_until
-from tests.unit.localnet.node_bench import NodeProcess
+from tests.unit.localnet.node_bench import Gate, NodeProcess, file_server
 from tests.unit.localnet.node_bench import Wallet as Signer
 
 if TYPE_CHECKING:
@@ -178,3 +182,58 @@ def test_a_program_that_cannot_start_is_named_in_the_error(
     sensor = OceanComputeSensor(task_id="t", job_id=job.id, ocean_conn_id=bob)
     with pytest.raises(JobFailedError, match='no-such-program": executable file not found'):
         sensor.execute(context)
+
+
+async def seen(condition: Callable[[], Any]) -> None:
+    """Wait for something on the event loop."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("[job]")]
+
+
+async def test_a_log_is_followed_that_is_not_there_at_once(
+    world: World, bob: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running_log, "_OPEN_PAUSE", 0.05)
+    caplog.set_level(logging.INFO)
+    (tmp_path / "data.csv").write_text("1")
+    gate = Gate()
+    gate.open.clear()
+    with file_server(tmp_path, gate) as files:
+        data = {"fileObject": {"type": "url", "url": f"{files}/data.csv", "method": "GET"}}
+        job_id = world.start("echo begun; sleep 60", datasets=[data])
+        log = RunningLog(world.node.url, job_id, bob, logging.getLogger("task"), None)
+        # As a node says it of a job before its container is started.
+        log.note(runs=True)
+        refused = world.node.log.count("Job not found or not running")
+        await seen(lambda: world.node.log.count("Job not found or not running") > refused)
+        assert lines(caplog) == []
+        gate.open.set()
+        await seen(lambda: lines(caplog))
+    world.bob.stop(await asyncio.to_thread(world.bob.job, job_id))
+    await log.end(60)
+    assert lines(caplog) == ["[job] begun"]
+
+
+async def test_a_log_waits_for_its_turn(
+    world: World, bob: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running_log, "_turns", asyncio.Semaphore(1))
+    caplog.set_level(logging.INFO)
+    jobs = [world.start(f"echo {name}; sleep 60") for name in ("first", "second")]
+    logs = [RunningLog(world.node.url, job, bob, logging.getLogger("task"), None) for job in jobs]
+    for job, log in zip(jobs, logs, strict=True):
+        await seen(lambda job=job: world.bob.job(job).state == 40)  # type: ignore[misc]
+        log.note(runs=True)
+    await seen(lambda: lines(caplog))
+    assert lines(caplog) == ["[job] first"]
+    world.bob.stop(world.bob.job(jobs[0]))
+    await seen(lambda: len(lines(caplog)) > 1)
+    assert lines(caplog) == ["[job] first", "[job] second"]
+    world.bob.stop(world.bob.job(jobs[1]))
+    for log in logs:
+        await log.end(60)
