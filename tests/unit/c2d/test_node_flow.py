@@ -539,6 +539,10 @@ class TestStartingOnce:
         assert sum(found.label == label for found in bob.services(order.provider_url).jobs()) == 1
         finished(bob, job)
 
+    def test_a_lost_request_is_waited_for_longer_than_for_its_answer(self) -> None:
+        assert http.TIMEOUT.read
+        assert starting.UNDER_WAY > http.TIMEOUT.read
+
     def test_each_request_is_announced(
         self, client_of: ClientOf, branin: Branin, node_proxy: FaultProxy
     ) -> None:
