@@ -394,10 +394,11 @@ class TestComputing:
         services = consumer.services(order.provider_url)
         genuine = services.start
         late: list[threading.Timer] = []
+        started: list[str] = []
 
         def slow(request: Any, announce: Callable[[], None]) -> None:
             announce()
-            late.append(threading.Timer(3, genuine, [request]))
+            late.append(threading.Timer(3, lambda: started.append(genuine(request).id)))
             late[0].start()
             raise ServiceUnavailableError("it does not answer")
 
@@ -406,7 +407,7 @@ class TestComputing:
             consumer.jobs.start(order)
         job = client_of(BOB, journal).jobs.start(order)
         late[0].join()
-        assert [found.id for found in jobs_of(consumer, order)] == [job.id]
+        assert [found.id for found in jobs_of(consumer, order)] == [job.id] == started
         assert finished(consumer, job).succeeded
 
     def test_a_start_that_did_not_arrive_is_repeated(
