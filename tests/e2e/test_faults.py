@@ -61,6 +61,8 @@ TIMEOUTS = {
     "airflow_ocean.c2d.chain:RPC_TIMEOUT": TIMEOUT,
     "airflow_ocean.c2d.services.http:TIMEOUT": httpx.Timeout(TIMEOUT),
 }
+# How long a start that nobody heard the answer of is waited for: longer than the time-out, as in real life.
+UNDER_WAY = {"airflow_ocean.c2d.starting:UNDER_WAY": 2 * TIMEOUT}
 
 # What strikes one case: for each attempt, the number of the request and the fault.
 Strikes = list[tuple[int, Fault]]
@@ -154,7 +156,7 @@ class Faulty:
             self.scenario.operator,
             {"ocean_conn_id": CONNECTION, **case.arguments},
             {f"AIRFLOW_CONN_{CONNECTION.upper()}": self.world.connection(case.private_key)},
-            TIMEOUTS if any(fault.hangs for _, fault in strikes) else {},
+            UNDER_WAY | (TIMEOUTS if any(fault.hangs for _, fault in strikes) else {}),
         )
         return TaskRunner(task, folder / "database", folder / "log", arm, proxy.watch)
 

@@ -49,6 +49,8 @@ class Configuration:
     :param claim_timeout: how much longer than a job a payment must be locked (seconds)
     :param unknown_images: container images that the node says it can't find; it takes every other one, because its
         sandbox stands for them all
+    :param registry: root URL of a registry that is asked for every image before its job is stored, as upstream asks the
+        image's own; nobody is asked by default
     """
 
     rpc_url: str
@@ -61,6 +63,7 @@ class Configuration:
     claim_seconds: float = 10
     claim_timeout: int = 3600
     unknown_images: tuple[str, ...] = ()
+    registry: str = ""
 
     @classmethod
     def from_environment(cls, state: Path) -> Configuration:
@@ -76,6 +79,7 @@ class Configuration:
             claim_seconds=_number("PAYMENT_CLAIM_INTERVAL", 10),
             claim_timeout=int(_number("ESCROW_CLAIM_TIMEOUT", 3600)),
             unknown_images=tuple(filter(None, os.environ.get("UNKNOWN_IMAGES", "").split(","))),
+            registry=os.environ.get("IMAGE_REGISTRY", "").rstrip("/"),
         )
 
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from eth_utils import is_address
 
 from include.localnet.node import trust
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from include.localnet.node.calls import Call
-    from include.localnet.node.configuration import Node
+    from include.localnet.node.configuration import Configuration, Node
     from include.localnet.node.engine import Engine
     from include.localnet.provider.assets import Asset, Service
 
@@ -200,13 +201,14 @@ def start_paid(node: Node, engine: Engine, call: Call) -> Response:
     cost = environment.cost(resources, environment.prices(chain_id, token), seconds)
     job_id = _new_id(data)
     paid = {"chainId": chain_id, "token": token, "lockTx": None, "claimTx": None, "cancelTx": None, "cost": 0}
-    job = _job(node, data, job_id, seconds, resources, paid, 400)
     with engine.admission:
         if not waiting:
             available(node.jobs.unfinished())  # again, as another start may have been quicker
-        # Upstream locks before it looks at the image, and then tries to give the lock back, which it can't.
         amount, until = node.escrow.amount(cost, str(token)), node.escrow.lock_seconds(seconds + waiting)
         paid["lockTx"] = node.escrow.lock(job_id, str(token), consumer, amount, until)
+        # As upstream, which looks at the image only now; what is locked for a job that is then refused, or of which the node
+        # dies here, stays so until it expires.
+        job = _job(node, data, job_id, seconds, resources, paid, 400)
         node.jobs.add(job)
     return _started(node, engine, job)
 
@@ -286,7 +288,7 @@ def _new_id(data: dict[str, Any]) -> str:
 def _image(node: Node, algorithm: dict[str, Any], status: int) -> str:
     """Return the container image that an algorithm asks for.
 
-    :raises Refused: when it names none, or one that the node is told not to find
+    :raises Refused: when it names none, or one that the node does not find
     """
     container = _object(_object(algorithm.get("meta")).get("container"))
     image = container.get("image")
@@ -296,7 +298,7 @@ def _image(node: Node, algorithm: dict[str, Any], status: int) -> str:
         image = f"{image}@{container['checksum']}"
     else:
         image = f"{image}:{container.get('tag') or 'latest'}"
-    if image in node.configuration.unknown_images:
+    if not _is_found(node.configuration, str(image)):
         architecture = node.environment.fields["platform"]["architecture"]
         raise Refused(
             f"Cannot find image {image} for {architecture}. Maybe it does not exist or it's build for other "
@@ -304,6 +306,20 @@ def _image(node: Node, algorithm: dict[str, Any], status: int) -> str:
             status,
         )
     return str(image)
+
+
+def _is_found(configuration: Configuration, image: str) -> bool:
+    """Say whether there is an image; its registry has all the time it needs, as upstream."""
+    if image in configuration.unknown_images:
+        return False
+    if not configuration.registry:
+        return True
+    name, _, reference = image.rpartition("@" if "@" in image else ":")
+    url = f"{configuration.registry}/v2/{name}/manifests/{reference}"
+    try:
+        return httpx.get(url, timeout=None, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _job(

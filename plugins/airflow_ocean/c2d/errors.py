@@ -72,6 +72,10 @@ class OrderInUseError(TransientError):
         self.consumer_address = consumer_address
 
 
+class StartUnderWayError(TransientError):
+    """A service has locked the payment of a job that was asked for, and does not list the job yet; nothing more was paid."""
+
+
 class FeeCapError(TransientError):
     """The network's fee is above the connection's ``max_fee_gwei``; nothing was sent."""
 
@@ -119,6 +123,10 @@ class StepChangedError(FatalError):
 
 class OrderExpiredError(FatalError):
     """The order's time-out or the environment's validity has passed; a new payment is needed."""
+
+
+class StartLostError(FatalError):
+    """A service has locked the payment of a job that was asked for, and has lost the job; nothing more was paid."""
 
 
 class JobNotFoundError(FatalError):

@@ -185,9 +185,9 @@ class OrderBook:
         if paid is not None:
             return Order.from_dict(paid)
         choice = _Choice.from_dict(journal.load(_CHOICE))
-        if choice is not None and choice.valid_until <= time.time():
-            choice = None  # Payments sees to it that what was paid by then is not paid again
         assets = self._client.orders.look_up(dataset_dids, algorithm_did)
+        if choice is not None and not self._client.orders.still_holds(assets, choice.valid_until):
+            choice = None  # Payments sees to it that what was paid by then is not paid again
         chosen = self._client.orders.environment(
             choice.environment if choice else environment, assets.provider_url
         )

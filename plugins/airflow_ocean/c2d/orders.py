@@ -149,7 +149,8 @@ class Orders:
     ) -> Quote:
         """Ask what a job takes; nothing is spent.
 
-        A payment that was begun is asked for again as it was begun: in the same environment, until the same moment.
+        A payment that was begun is asked for again as it was begun: in the same environment, until the same moment, as long
+        as that lies ahead or orders do not bind jobs.
 
         :param environment: ``free``, ``cheapest``, or an environment's id
         :param duration: seconds. For how long a Provider's environment is wanted, for one job or several after each other;
@@ -176,7 +177,7 @@ class Orders:
         terms = JobTerms(duration, resources or {}, queue_wait)
         assets = self.look_up(dataset_dids, algorithm_did)
         begun = Payments(self._client).terms([*dataset_dids, algorithm_did]) if valid_until is None else None
-        if begun is not None and begun.valid_until > time.time():
+        if begun is not None and self.still_holds(assets, begun.valid_until):
             environment, valid_until, terms = begun.environment, begun.valid_until, JobTerms(**begun.job)
         chosen = self.environment(environment, assets.provider_url)
         known = {
@@ -184,6 +185,15 @@ class Orders:
             for did, order in (known_orders or {}).items()
         }
         return self.ask(assets, chosen, valid_until or int(time.time()) + duration, known, terms)
+
+    def still_holds(self, assets: JobAssets, valid_until: int) -> bool:
+        """Say whether a payment that was begun can be brought to its end as it was begun.
+
+        Where orders do not bind jobs they are paid for no time, so that one which was paid is never too late.
+
+        :param valid_until: until when the environment was wanted, seconds since 1970
+        """
+        return valid_until > time.time() or not self._client.services(assets.provider_url).orders_bind_jobs
 
     def look_up(self, dataset_dids: list[str], algorithm_did: str) -> JobAssets:
         """Resolve the assets of a job.

@@ -41,6 +41,7 @@ _ADVICE = {
     errors.OrderExpiredError: "Clear the task that paid, with force_new, or trigger a new run.",
     errors.JobFailedError: "The end of the algorithm's log is above. Mend the algorithm or its data, and trigger a new run.",
     errors.JobNotFoundError: "Check that the connection leads to the Provider that the job was started at.",
+    errors.StartLostError: f"Wait for the time that is named above, {_AGAIN}",
     errors.TransactionRevertedError: f"Do what the reason says, {_AGAIN}",
     errors.TransientError: (
         "Such errors often pass by themselves, and Airflow tries again. When its tries are used up, see whether the "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from airflow_ocean.c2d import starting
 from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Credentials, Pricing
 from airflow_ocean.c2d.errors import (
     AllowanceSpentError,
@@ -19,6 +21,7 @@ from airflow_ocean.c2d.errors import (
     JobNotFoundError,
     NotAllowedError,
     OrderInUseError,
+    ServiceAnswerError,
     ServiceUnavailableError,
     StepChangedError,
     TransactionRevertedError,
@@ -30,6 +33,7 @@ from airflow_ocean.c2d.payments import ONE_DATATOKEN
 from airflow_ocean.c2d.services import open_job_reader
 from airflow_ocean.c2d.units import ZERO_ADDRESS
 from include.localnet.accounts import ALICE, BOB
+from tests.support.fault_proxy import Answer, FaultProxy, Rule
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER, Branin
 
@@ -380,6 +384,91 @@ class TestComputing:
         job = client_of(BOB, journal).jobs.start(order)
         assert [found.id for found in jobs_of(consumer, order)] == [job.id]
         assert finished(consumer, job).succeeded
+
+    def test_a_start_that_is_under_way_is_waited_for(
+        self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        consumer = client_of(BOB, journal)
+        order = paid(consumer, branin)
+        services = consumer.services(order.provider_url)
+        genuine = services.start
+        late: list[threading.Timer] = []
+        started: list[str] = []
+
+        def slow(request: Any, announce: Callable[[], None]) -> None:
+            announce()
+            late.append(threading.Timer(3, lambda: started.append(genuine(request).id)))
+            late[0].start()
+            raise ServiceUnavailableError("it does not answer")
+
+        monkeypatch.setattr(services, "start", slow)
+        with pytest.raises(ServiceUnavailableError):
+            consumer.jobs.start(order)
+        job = client_of(BOB, journal).jobs.start(order)
+        late[0].join()
+        assert [found.id for found in jobs_of(consumer, order)] == [job.id] == started
+        assert finished(consumer, job).succeeded
+
+    def test_a_start_that_did_not_arrive_is_repeated(
+        self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        consumer = client_of(BOB, journal)
+        order = paid(consumer, branin)
+
+        def lost(_request: Any, announce: Callable[[], None]) -> None:
+            announce()
+            raise ServiceUnavailableError("it does not answer")
+
+        monkeypatch.setattr(consumer.services(order.provider_url), "start", lost)
+        with pytest.raises(ServiceUnavailableError):
+            consumer.jobs.start(order)
+        monkeypatch.setattr(starting, "UNDER_WAY", 1.0)
+        job = client_of(BOB, journal).jobs.start(order)
+        assert [found.id for found in jobs_of(consumer, order)] == [job.id]
+        assert finished(consumer, job).succeeded
+
+    def test_an_answer_to_a_start_that_nobody_can_read(
+        self, client_of: Callable[..., OceanClient], branin: Branin, localnet: Any
+    ) -> None:
+        journal = MemoryJournal()
+        order = paid(client_of(BOB), branin)
+        proxy = FaultProxy({"provider": localnet.provider_url})
+        try:
+            order = replace(order, provider_url=proxy.url("provider"))
+            page = Rule(
+                lambda request: request.method == "POST" and request.path.endswith("/compute"),
+                lambda _answer: Answer(200, b"<html>sign in first</html>", {"Content-Type": "text/html"}),
+            )
+            with proxy.answering(page), pytest.raises(ServiceUnavailableError, match="a retry looks first"):
+                client_of(BOB, journal).jobs.start(order)
+            consumer = client_of(BOB, journal)
+            job = consumer.jobs.start(order)
+            assert [found.id for found in jobs_of(consumer, order)] == [job.id]
+            assert finished(consumer, job).succeeded
+        finally:
+            proxy.close()
+
+    def test_a_job_of_another_run_is_not_taken_for_one_that_was_refused(
+        self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        refused = client_of(BOB, journal)
+        order = paid(refused, branin)
+
+        def refuse(_request: Any, announce: Callable[[], None]) -> None:
+            announce()
+            raise ServiceAnswerError("no, says the Provider", 400, "no")
+
+        monkeypatch.setattr(refused.services(order.provider_url), "start", refuse)
+        with pytest.raises(NotAllowedError, match="no, says"):
+            refused.jobs.start(order)
+        others = client_of(BOB)
+        finished(others, job := others.jobs.start(order))
+        mine = client_of(BOB, journal).jobs.start(order)
+        assert mine.id != job.id
+        finished(others, mine)
 
     def test_a_failing_algorithm_shows_its_log(self, consumer: OceanClient, branin: Branin) -> None:
         order = paid(consumer, branin)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import signal
 import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from airflow_ocean.c2d import starting
 from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Pricing
 from airflow_ocean.c2d.client import OceanClient
 from airflow_ocean.c2d.errors import (
@@ -16,18 +24,23 @@ from airflow_ocean.c2d.errors import (
     InvalidInputError,
     NotAllowedError,
     ServiceUnavailableError,
+    StartLostError,
+    StartUnderWayError,
 )
 from airflow_ocean.c2d.escrow import Settlement
 from airflow_ocean.c2d.estimates import of_payment, of_publishing_and_payment
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.network import Network
+from airflow_ocean.c2d.order_book import OrderBook
 from airflow_ocean.c2d.orders import Order
-from airflow_ocean.c2d.services import JobTerms
+from airflow_ocean.c2d.services import JobRequest, JobTerms, http
 from airflow_ocean.c2d.wallet import Wallet
 from include.localnet import network as local_network
-from include.localnet.accounts import ALICE, BOB, CARLOS
+from include.localnet.accounts import ALICE, BOB, CARLOS, DEPLOYER
+from include.localnet.processes import ProcessTable
 from include.localnet.settings import NetworkSettings, choose_ports
+from tests.support.fault_proxy import Answer, Fault, FaultProxy, Rule
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER, Branin
 
@@ -38,14 +51,68 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.jobs import Job
     from airflow_ocean.c2d.journal import Journal
     from include.localnet.accounts import Account
+    from tests.support.fault_proxy import Request
 
     ClientOf = Callable[..., OceanClient]
 
 OCEAN = 10**18
 
 
+class Registry(ThreadingHTTPServer):
+    """Says that there is every image, as soon as its gate is open: a node that asks has locked the payment already."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _RegistryHandler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.gate, self.asked = threading.Event(), threading.Event()
+        self.gate.set()
+
+    @contextlib.contextmanager
+    def shut(self) -> Iterator[None]:
+        """Let whoever asks wait."""
+        self.asked.clear()
+        self.gate.clear()
+        try:
+            yield
+        finally:
+            self.gate.set()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet: a node that was killed does not wait for the answer."""
+
+
+class _RegistryHandler(BaseHTTPRequestHandler):
+    server: Registry
+
+    def do_GET(self) -> None:
+        self.server.asked.set()
+        self.server.gate.wait(60)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Keep quiet."""
+
+
 @pytest.fixture(scope="module")
-def node_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettings]:
+def registry() -> Iterator[Registry]:
+    with Registry() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def node_network(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[NetworkSettings]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("IMAGE_REGISTRY", registry.url)
+        yield from running_network(tmp_path_factory)
+
+
+def running_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkSettings]:
     settings = NetworkSettings(tmp_path_factory.mktemp("node-network"), choose_ports(0), stack="node")
     try:
         local_network.up(settings)
@@ -359,6 +426,74 @@ def estimate_price(estimate: Any) -> int:
     return int(line.amount // (estimates.GAS_APPROVE + estimates.GAS_ESCROW))
 
 
+class BreakingJournal(MemoryJournal):
+    """Lets the process end before a step of this name begins, as long as it is broken."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self.broken: str | None = step
+
+    def save(self, step: str, entry: dict[str, Any]) -> None:
+        if step == self.broken:
+            raise ConnectionError("the API server is away")
+        super().save(step, entry)
+
+
+class Store(dict[str, Any]):
+    """An :class:`~airflow_ocean.c2d.order_book.OrderStore` in memory."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("reuses_orders", [False, True])
+def test_a_payment_goes_on_when_its_jobs_longest_time_has_passed(
+    client_of: ClientOf,
+    branin: Branin,
+    paid_part: ComputeEnvironment,
+    monkeypatch: pytest.MonkeyPatch,
+    reuses_orders: bool,
+) -> None:
+    journal, store = BreakingJournal(f"order {branin.algorithm.did}"), Store()
+
+    def pay() -> tuple[OceanClient, Order]:
+        bob = client_of(BOB, journal)
+        if not reuses_orders:
+            return bob, paid(bob, branin, paid_part.id, duration=60)
+        book = OrderBook(bob, store, "a task", lambda _other: False)
+        dids = [branin.dataset.did], branin.algorithm.did
+        return bob, book.pay(*dids, environment=paid_part.id, duration=60)
+
+    with pytest.raises(ConnectionError):
+        pay()
+    first = journal.load(f"order {branin.dataset.did}")
+    assert first, "the dataset's order was paid"
+    journal.broken = None
+    now = time.time
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: now() + 61)
+        bob, order = pay()
+    assert order.datasets[0].transaction == bob.transactions.of_step(f"order {branin.dataset.did}").hash
+    assert order.cost["datatokens"] == {
+        branin.dataset.datatoken_address: 1,
+        branin.algorithm.datatoken_address: 1,
+    }
+    assert order.terms == JobTerms(60)
+    job = bob.jobs.start(order)
+    settled(bob, finished(bob, job))
+
+
+@pytest.fixture
+def node_proxy(node_network: NetworkSettings) -> Iterator[FaultProxy]:
+    proxy = FaultProxy({"node": node_network.node_url})
+    yield proxy
+    proxy.close()
+
+
+def is_start(request: Request) -> bool:
+    return request.method == "POST" and request.path.endswith(("/compute", "/freeCompute"))
+
+
 class TestStartingOnce:
     def test_a_retry_finds_the_job(self, client_of: ClientOf, branin: Branin) -> None:
         journal = MemoryJournal()
@@ -380,12 +515,14 @@ class TestStartingOnce:
         services = bob.services(order.provider_url)
         start, started = services.start, []
 
-        def lossy(request: Any) -> Job:
+        def lossy(request: Any, announce: Callable[[], None]) -> Job:
+            announce()
             if arrives:
                 started.append(start(request).id)
             raise ServiceUnavailableError("the answer is lost")
 
         monkeypatch.setattr(services, "start", lossy)
+        monkeypatch.setattr(starting, "UNDER_WAY", 1.0)
         with pytest.raises(ServiceUnavailableError, match="the answer is lost"):
             bob.jobs.start(order)
         before = {job.id for job in services.jobs()}
@@ -405,6 +542,143 @@ class TestStartingOnce:
         assert entry is not None
         assert entry["asked_at"] is None
         finished(bob, bob.jobs.start(order))
+
+    def test_an_answer_that_nobody_can_read(
+        self, client_of: ClientOf, branin: Branin, node_proxy: FaultProxy
+    ) -> None:
+        journal = MemoryJournal()
+        order = paid(client_of(BOB), branin, "free", duration=60)
+        order = replace(order, provider_url=node_proxy.url("node"))
+        halved = Rule(is_start, lambda answer: replace(answer, body=answer.body[: len(answer.body) // 2]))
+        with (
+            node_proxy.answering(halved),
+            pytest.raises(ServiceUnavailableError, match="not JSON.*a retry looks first"),
+        ):
+            client_of(BOB, journal).jobs.start(order)
+        label = journal.load("start job")["label"]  # type: ignore[index]
+        bob = client_of(BOB, journal)
+        job = bob.jobs.start(order)
+        assert [found.id for found in bob.services(order.provider_url).jobs() if found.label == label] == [
+            job.id
+        ]
+        finished(bob, job)
+
+    def test_a_refusal_that_came_from_something_in_between(
+        self, client_of: ClientOf, branin: Branin, node_proxy: FaultProxy
+    ) -> None:
+        journal = MemoryJournal()
+        order = paid(client_of(BOB), branin, "free", duration=60)
+        order = replace(order, provider_url=node_proxy.url("node"))
+        refused = Rule(is_start, lambda _answer: Answer(408, b"this took too long for me"))
+        with node_proxy.answering(refused), pytest.raises(NotAllowedError, match="too long for me"):
+            client_of(BOB, journal).jobs.start(order)
+        label = journal.load("start job")["label"]  # type: ignore[index]
+        bob = client_of(BOB, journal)
+        job = bob.jobs.start(order)
+        assert job.label == label
+        assert sum(found.label == label for found in bob.services(order.provider_url).jobs()) == 1
+        finished(bob, job)
+
+    def test_a_lost_request_is_waited_for_longer_than_for_its_answer(self) -> None:
+        assert http.TIMEOUT.read
+        assert http.TIMEOUT.read < starting.UNDER_WAY
+
+    def test_each_request_is_announced(
+        self, client_of: ClientOf, branin: Branin, node_proxy: FaultProxy
+    ) -> None:
+        bob = client_of(BOB)
+        order = paid(bob, branin, "free", duration=60)
+        services = bob.services(node_proxy.url("node"))
+        request = JobRequest(order.dataset_inputs(), order.algorithm_input(), order.environment, order.terms)
+        announced: list[float] = []
+        node_proxy.watch(os.getpid())
+        node_proxy.arm({2: Fault.ERROR_429}, retry_after=2)  # the first one asks for the algorithm's metadata
+        try:
+            job = services.start(request, lambda: announced.append(time.time()))
+        finally:
+            node_proxy.watch()
+        assert [fault for fault, _ in node_proxy.struck] == [Fault.ERROR_429]
+        first, second = announced
+        assert second - first >= 2
+        finished(bob, job)
+
+    def test_a_payment_that_is_locked_is_not_paid_again_while_its_start_is_under_way(
+        self,
+        client_of: ClientOf,
+        branin: Branin,
+        paid_part: ComputeEnvironment,
+        registry: Registry,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        journal = MemoryJournal()
+        order = paid(client_of(DEPLOYER), branin, paid_part.id, duration=60)
+        assert order.payment
+        monkeypatch.setattr(starting, "UNDER_WAY", 0.0)
+        with registry.shut():
+            with monkeypatch.context() as impatient:
+                impatient.setattr(http, "TIMEOUT", httpx.Timeout(2.0))
+                with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                    client_of(DEPLOYER, journal).jobs.start(order)
+            assert registry.asked.is_set()
+            retrying = client_of(DEPLOYER, journal)
+            with pytest.raises(StartUnderWayError, match="has locked its payment.*lists no job") as raised:
+                retrying.jobs.start(order)
+            assert raised.value.retry_after == 120
+            assert retrying.transactions.mined == []
+            (lock,) = retrying.escrow.locks(order.payment.escrow, order.payment.token)
+            assert (lock.payee, lock.amount) == (order.payment.payee, order.payment.amount)
+        services = retrying.services(order.provider_url)
+        wait_until(services.jobs, "the job is stored", 60)
+        job = client_of(DEPLOYER, journal).jobs.start(order)
+        assert [found.id for found in services.jobs()] == [job.id]
+        assert job.payment
+        assert int(job.payment.escrow_job, 16) == lock.job
+        settled(retrying, finished(retrying, job))
+
+    def test_a_payment_of_a_start_that_a_node_has_lost(
+        self,
+        client_of: ClientOf,
+        branin: Branin,
+        paid_part: ComputeEnvironment,
+        node_network: NetworkSettings,
+        registry: Registry,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        journal = MemoryJournal()
+        order = paid(client_of(DEPLOYER), branin, paid_part.id, duration=60)
+        assert order.payment
+        before = {job.id for job in client_of(DEPLOYER).services(order.provider_url).jobs()}
+        with registry.shut():
+            node = ProcessTable(node_network.home).running("node")
+            assert node
+            killer = threading.Thread(
+                target=lambda: registry.asked.wait(60) and os.kill(node.pid, signal.SIGKILL)
+            )
+            killer.start()
+            with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                client_of(DEPLOYER, journal).jobs.start(order)
+            killer.join()
+        wait_until(lambda: not ProcessTable(node_network.home).running("node"), "the node is dead")
+        local_network.up(node_network)
+
+        monkeypatch.setattr(starting, "UNDER_WAY", 0.0)
+        retrying = client_of(DEPLOYER, journal)
+        with pytest.raises(StartUnderWayError):
+            retrying.jobs.start(order)
+        monkeypatch.setattr(starting, "LONGEST_START", 0.0)
+        (lock,) = retrying.escrow.locks(order.payment.escrow, order.payment.token)
+        advice = (
+            f"lost the job. From {lock.until} on .*cancelExpiredLocks.*clear this task.*withdraw.*force_new"
+        )
+        with pytest.raises(StartLostError, match=advice):
+            retrying.jobs.start(order)
+        assert retrying.transactions.mined == []
+        # Once it has expired nobody can claim it, so that another one may be paid for.
+        with monkeypatch.context() as later:
+            later.setattr(time, "time", lambda: lock.expiry + 1.0)
+            job = retrying.jobs.start(order)
+        assert {job.id for job in retrying.services(order.provider_url).jobs()} - before == {job.id}
+        settled(retrying, finished(retrying, job))
 
     def test_starts_that_share_a_deposit_take_turns(
         self, client_of: ClientOf, branin: Branin, paid_part: ComputeEnvironment

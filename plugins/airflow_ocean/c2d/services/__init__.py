@@ -214,8 +214,13 @@ class OceanServices(Protocol):
         :param valid_until: until when the environment is wanted, in seconds since 1970
         """
 
-    def start(self, request: JobRequest) -> Job:
-        """Start a job on paid inputs."""
+    def start(self, request: JobRequest, announce: Callable[[], None] | None = None) -> Job:
+        """Start a job on paid inputs.
+
+        :param announce: called right before each request that may start it
+        :raises TransientError: when it is not known whether the job was started
+        :raises FatalError: when it was not
+        """
 
     def jobs(self) -> list[Job]:
         """List every job of the wallet."""

@@ -89,6 +89,21 @@ def read_json(response: httpx.Response, what: str) -> Any:
         ) from error
 
 
+@contextlib.contextmanager
+def reading_what_was_done() -> Iterator[None]:
+    """Read the answer to a request that was carried out: where it cannot be read, a retry has to look what was done.
+
+    :raises ServiceUnavailableError: when the answer is not what a service gives
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        raise ServiceUnavailableError(
+            f"{error}. It may be done all the same, so a retry looks first; does something between here and there change "
+            "answers?"
+        ) from error
+
+
 def _retry_after(response: httpx.Response) -> float | None:
     return retry_after.seconds(response.headers.get("Retry-After"))
 
@@ -103,11 +118,16 @@ class HttpSession:
         self._http = httpx.Client(timeout=TIMEOUT)
         self._check = check
 
-    def request(self, method: str, url: str, what: str, **options: Any) -> httpx.Response:
+    def request(
+        self, method: str, url: str, what: str, announce: Callable[[], None] | None = None, **options: Any
+    ) -> httpx.Response:
         """Send a request and return its successful answer, read whole.
 
+        :param announce: called right before it is sent
         :raises ServiceUnavailableError: when nobody answers, or too much comes
         """
+        if announce is not None:
+            announce()
         try:
             with self._http.stream(method, url, **options) as response:
                 body = bytearray()

@@ -23,7 +23,7 @@ from airflow_ocean.c2d.errors import (
 from airflow_ocean.c2d.jobs import select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
 from airflow_ocean.c2d.services.docker_frames import decode_frames
-from airflow_ocean.c2d.services.http import HttpSession, read_json
+from airflow_ocean.c2d.services.http import HttpSession, read_json, reading_what_was_done
 from airflow_ocean.c2d.services.node_answers import (
     FREE,
     check,
@@ -36,7 +36,7 @@ from airflow_ocean.c2d.services.node_jobs import check_job_id, metadata_of, read
 from airflow_ocean.c2d.services.node_signing import SIGNING_ATTEMPTS, is_overtaken, signed_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import httpx
 
@@ -275,8 +275,11 @@ class NodeServices:
 
     # ------------------------------------------------------------------ jobs
 
-    def start(self, request: JobRequest) -> Job:
-        """Start a job: in the free part of an environment, or paid through the escrow."""
+    def start(self, request: JobRequest, announce: Callable[[], None] | None = None) -> Job:
+        """Start a job: in the free part of an environment, or paid through the escrow.
+
+        :param announce: called right before each request that may start it
+        """
         code, terms, environment = _asset(request.algorithm), request.terms, request.environment
         if request.custom_data:
             code["algocustomdata"] = request.custom_data
@@ -297,11 +300,13 @@ class NodeServices:
         if environment.endswith(FREE):
             # Of a free job a node does not look up how its algorithm is run.
             code["meta"] = self.resolve(request.algorithm.did)["metadata"]["algorithm"]
-            answer = self._send_signed("freeStartCompute", "POST", f"{_SERVICES}/freeCompute", what, payload)
+            command, path = "freeStartCompute", "freeCompute"
         else:
             payload["payment"] = {"chainId": self._chain_id, "token": request.payment_token}
-            answer = self._send_signed("startCompute", "POST", f"{_SERVICES}/compute", what, payload)
-        return self._only_job(answer, what)
+            command, path = "startCompute", "compute"
+        answer = self._send_signed(command, "POST", f"{_SERVICES}/{path}", what, payload, announce=announce)
+        with reading_what_was_done():
+            return self._only_job(answer, what)
 
     def jobs(self) -> list[Job]:
         """List every job of the wallet, of all time: the service knows no paging."""

@@ -28,12 +28,12 @@ from airflow_ocean.c2d.jobs import Job, parse_job, select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
 from airflow_ocean.c2d.services.fees import check_fee
 from airflow_ocean.c2d.services.generation import root_of
-from airflow_ocean.c2d.services.http import HttpSession, read_json
+from airflow_ocean.c2d.services.http import HttpSession, read_json, reading_what_was_done
 from airflow_ocean.c2d.services.provider_status import fetch_jobs
 from airflow_ocean.c2d.units import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import httpx
 
@@ -94,15 +94,24 @@ class ProviderServices:
     # ------------------------------------------------------------------ signatures
 
     def _signed(
-        self, method: str, name: str, message: str, what: str, payload: dict[str, Any]
+        self,
+        method: str,
+        name: str,
+        message: str,
+        what: str,
+        payload: dict[str, Any],
+        announce: Callable[[], None] | None = None,
     ) -> httpx.Response:
-        """Send a signed request; ``message`` is what the Provider expects to be signed before the nonce."""
+        """Send a signed request; ``message`` is what the Provider expects to be signed before the nonce.
+
+        :param announce: called right before each request
+        """
         url = self._endpoint(name)
         for attempt in range(1, SIGNING_ATTEMPTS + 1):
             body = self._sign(message, payload)
             options = {"json": body} if method == "POST" else {"params": body}
             try:
-                return self._http.request(method, url, what, **options)
+                return self._http.request(method, url, what, announce, **options)
             except (ServiceAnswerError, ServiceUnavailableError) as error:
                 if attempt == SIGNING_ATTEMPTS or not _is_nonce_error(error):
                     raise
@@ -303,9 +312,10 @@ class ProviderServices:
 
     # ------------------------------------------------------------------ jobs
 
-    def start(self, request: JobRequest) -> Job:
+    def start(self, request: JobRequest, announce: Callable[[], None] | None = None) -> Job:
         """Start a job on paid inputs; a Provider knows no labels.
 
+        :param announce: called right before each request that may start it
         :raises InvalidInputError: when the request has what only an Ocean Node offers
         """
         self._refuse_node_terms(request.terms)
@@ -326,8 +336,10 @@ class ProviderServices:
         if request.custom_data:
             payload["algorithm"]["algocustomdata"] = request.custom_data
         what = f"starting {request.algorithm.did} on {first.did} in {request.environment}"
-        answer = self._signed("POST", "computeStart", self._wallet.address + first.did, what, payload)
-        return _only_job(read_json(answer, what), what)
+        message = self._wallet.address + first.did
+        answer = self._signed("POST", "computeStart", message, what, payload, announce)
+        with reading_what_was_done():
+            return _only_job(read_json(answer, what), what)
 
     def jobs(self) -> list[Job]:
         """List every job of the wallet, of all time: the service knows no paging."""
