@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 COIN = "of the chain's coin"
 # How much dearer gas may have become when a run pays, where no fee cap of the connection says what it may cost at most.
 GAS_RISE = 2
-# Gas of each transaction, measured on the Ocean contracts 2.0.3 and rounded up; tests hold them against real receipts.
+# Gas that the chain estimates for each transaction, measured on the Ocean contracts 2.0.3 and rounded up: more than is used
+# in the end, as refunds come last. Tests hold it against what is signed for.
 GAS_PUBLISH = {
     "algorithm": 1_100_000 + 190_000,
-    "dataset": 1_450_000 + 190_000,
+    "dataset": 1_500_000 + 190_000,
 }  # which may be offered at a fixed rate
 GAS_ALLOW = 110_000
 GAS_MINT = 85_000
 GAS_APPROVE = 50_000
-GAS_FEE = 50_000
+GAS_FEE = 80_000
 GAS_BY_TEMPLATE = {
-    1: {"held": 140_000, "dispense": 225_000, "buy": 375_000, "renew": 110_000},
-    2: {"held": 140_000, "dispense": 135_000, "buy": 345_000, "renew": 110_000},
+    1: {"held": 155_000, "dispense": 270_000, "buy": 410_000, "renew": 60_000},
+    2: {"held": 100_000, "dispense": 175_000, "buy": 420_000, "renew": 60_000},
 }
 
 # Deposit and authorization, the first of a wallet.
