@@ -312,15 +312,16 @@ def test_a_run_that_waits_for_an_order_asks_when_it_knows_what_is_to_pay(
     first = "from __future__ import annotations\n"
     source = (PROJECT / "include" / "branin" / "algorithm.py").read_text()
     (localnet.files_folder / "held_branin.py").write_text(source.replace(first, first + HOLD, 1))
-    with OceanHook("ocean_alice").get_client() as alice, OceanHook("ocean_bob").get_client() as bob:
-        dataset, algorithm = (
-            alice.assets.publish(AssetSpec(kind, name, ({"type": "url", "url": f"{localnet.files_url}/{name}"},),
-                                           pricing=Pricing.dispenser(), template=2, **more)).did  # type: ignore[arg-type]
-            for kind, name, more in (
-                ("dataset", "branin.arff", {"compute": ComputePolicy(open_to_all=True)}),
-                ("algorithm", "held_branin.py", {"container": CONTAINER}),
-            )
-        )  # fmt: skip
+
+    def publish(kind: Any, name: str, **fields: Any) -> str:
+        file = {"type": "url", "url": f"{localnet.files_url}/{name}"}
+        spec = AssetSpec(kind, name, (file,), pricing=Pricing.dispenser(), template=2, **fields)
+        with OceanHook("ocean_alice").get_client() as alice:
+            return alice.assets.publish(spec).did
+
+    dataset = publish("dataset", "branin.arff", compute=ComputePolicy(open_to_all=True))
+    algorithm = publish("algorithm", "held_branin.py", container=CONTAINER)
+    with OceanHook("ocean_bob").get_client() as bob:
         book = OrderBook(bob, StoredOrders(), '["another", "run", "pay", -1]', lambda _holder: False)
         order = book.pay([dataset], algorithm, **BRIEFLY)  # type: ignore[arg-type]
         job = bob.jobs.start(order, {"hold": True})
