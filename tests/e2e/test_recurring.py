@@ -237,10 +237,12 @@ def test_what_was_approved_is_paid_although_gas_has_become_dearer(
     published: FinishedRun, run_dag: Callable[..., FinishedRun], with_orders: dict[str, Any], chain: Chain
 ) -> None:
     # Nobody limits gas; then somebody does, and a fee whose time is over has to be renewed.
-    for limit, later in (("0", "100"), ('{"*": "0", "gas": "0"}', "39")):
+    for limit, later, minutes in (("0", "100", 10), ('{"*": "0", "gas": "0"}', "39", 20)):
+        # An Ocean Node's job takes what is deposited already; a longer one has to deposit more.
+        longer = {} if STACK == "provider" else {"duration": minutes * 60}
         set_base_fee(chain, "20")
         with answering("Approve", lambda gwei=later: set_base_fee(chain, gwei)) as questions:  # type: ignore[misc]
-            run = run_dag("ocean_c2d_recurring", spending_limit=limit, **BRIEFLY | with_orders)
+            run = run_dag("ocean_c2d_recurring", spending_limit=limit, **BRIEFLY | with_orders | longer)
         assert set(run.states.values()) == {"success"}, run.states
         (question,) = questions
         approved = run.xcoms["approve_spending"]
