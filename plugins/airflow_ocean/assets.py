@@ -64,13 +64,18 @@ class AssetStateOrders:
         self._store.set(key, value)
 
 
-def order_book(client: OceanClient, context: Context) -> OrderBook:
-    """Return the orders that are kept from run to run, for a task that has :data:`OCEAN_ORDERS` as an inlet."""
+def order_book(client: OceanClient, context: Context, *, own_claims: bool = True) -> OrderBook:
+    """Return the orders that are kept from run to run, for a task that has :data:`OCEAN_ORDERS` as an inlet.
+
+    :param own_claims: whether an order is in use that another task of the same run has claimed
+    """
     from airflow_ocean.c2d.order_book import OrderBook
 
-    return OrderBook(
-        client, AssetStateOrders(context), holder_of(context), lambda holder: is_live(context, holder)
-    )
+    def is_claimed(holder: str) -> bool:
+        of_this_run = json.loads(holder)[:2] == [context["ti"].dag_id, context["ti"].run_id]
+        return (own_claims or not of_this_run) and is_live(context, holder)
+
+    return OrderBook(client, AssetStateOrders(context), holder_of(context), is_claimed)
 
 
 def holder_of(context: Context) -> str:

@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_ocean.c2d.quotes import LEAST_LEFT
 from include.localnet import accounts
+from include.localnet.cli import exports
 from include.localnet.ethereum import Chain
 from tests.conftest import STACK
+from tests.support.answering import DEFERS, answering, whenever
+from tests.support.asset_state import StoredOrders
+from tests.support.gas import set_base_fee
+from tests.unit.c2d.conftest import CONTAINER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from include.localnet.settings import NetworkSettings
     from tests.e2e.conftest import FinishedRun
@@ -81,7 +87,7 @@ def published(
 ) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_OCEAN_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
-        run = run_dag("ocean_c2d", dataset_name="Published once", amount="4", **with_orders)
+        run = run_dag("ocean_c2d", dataset_name="Published once", amount="8", **with_orders)
         assert run.states.pop("rehearse_algorithm") == "skipped"
         assert set(run.states.values()) == {"success"}, run.states
         yield run
@@ -212,3 +218,135 @@ def test_a_sweep_plots_what_succeeds_and_orders_no_more_than_runs_at_once(
     assert set(again.states.values()) == {"success"}, again.states
     for index in range(2):
         check_that_nothing_was_ordered(again.xcoms[f"member.pay_for_compute[{index}]"]["cost"])
+
+
+# A Provider's fee that is paid for no longer than a run needs is paid anew by the next one.
+BRIEFLY = {"environment": "ocean-compute-env2", "duration": LEAST_LEFT - 1}
+
+
+@pytest.fixture
+def chain(localnet: NetworkSettings) -> Iterator[Chain]:
+    """The chain, at 20 gwei; the usual price comes back afterwards."""
+    found = Chain(localnet.rpc_url)
+    set_base_fee(found, "20")
+    yield found
+    set_base_fee(found, "1")
+
+
+def test_what_was_approved_is_paid_although_gas_has_become_dearer(
+    published: FinishedRun, run_dag: Callable[..., FinishedRun], with_orders: dict[str, Any], chain: Chain
+) -> None:
+    # Nobody limits gas; then somebody does, and a fee whose time is over has to be renewed.
+    for limit, later, minutes in (("0", "100", 10), ('{"*": "0", "gas": "0"}', "39", 20)):
+        # An Ocean Node's job takes what is deposited already; a longer one has to deposit more.
+        longer = {} if STACK == "provider" else {"duration": minutes * 60}
+        set_base_fee(chain, "20")
+        with answering("Approve", lambda gwei=later: set_base_fee(chain, gwei)) as questions:  # type: ignore[misc]
+            run = run_dag("ocean_c2d_recurring", spending_limit=limit, **BRIEFLY | with_orders | longer)
+        assert set(run.states.values()) == {"success"}, run.states
+        (question,) = questions
+        approved = run.xcoms["approve_spending"]
+        assert (approved["answer"], approved["answered_by"]) == ("Approve", "admin")
+        paid = run.xcoms["pay_for_compute"]["cost"]
+        assert len(paid["transactions"]) >= 2
+        if limit == "0":
+            assert "gas" not in approved["return_value"]
+            assert "No limit of this run holds for it" in question["body"]
+        else:
+            assert f"up to **{approved['return_value']['gas']} of the chain's coin**" in question["body"]
+            assert ("Renew" in question["body"]) == (STACK == "provider")
+
+
+def test_a_rejection_says_who_rejected(
+    published: FinishedRun,
+    run_dag: Callable[..., FinishedRun],
+    with_orders: dict[str, Any],
+    bobs_transactions: Callable[[], int],
+) -> None:
+    before = bobs_transactions()
+    with answering("Reject"):
+        run = run_dag("ocean_c2d_recurring", spending_limit="0", **BRIEFLY | with_orders)
+    told = run.xcoms["approve_spending"]
+    assert (told["answer"], told["answered_by"]) == ("Reject", "admin")
+    assert "return_value" not in told
+    assert run.states.pop("choose_assets") == run.states.pop("approve_spending") == "success"
+    assert set(run.states.values()) == {"skipped"}
+    assert bobs_transactions() == before
+
+
+def test_nobody_is_asked_for_more_than_the_connection_allows(
+    published: FinishedRun,
+    run_dag: Callable[..., FinishedRun],
+    with_orders: dict[str, Any],
+    bobs_transactions: Callable[[], int],
+    localnet: NetworkSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = bobs_transactions()
+    connection = json.loads(exports(localnet)["AIRFLOW_CONN_OCEAN_BOB"])
+    connection["extra"]["max_cost"] = "1.5"
+    monkeypatch.setenv("AIRFLOW_CONN_OCEAN_BOB", json.dumps(connection))
+    with answering("Approve") as questions:
+        run = run_dag("ocean_c2d_recurring", spending_limit="0", **BRIEFLY | with_orders)
+    assert questions == []
+    assert (run.states["approve_spending"], run.tries["approve_spending"]) == ("failed", 1)
+    assert run.states["pay_for_compute"] == "upstream_failed"
+    assert bobs_transactions() == before
+
+
+HOLD = """
+import json, pathlib, time
+given = pathlib.Path("/data/inputs/algoCustomData.json")
+while given.exists() and "hold" in json.loads(given.read_text()):
+    time.sleep(0.2)
+"""
+
+
+@pytest.mark.skipif(STACK == "node", reason="an Ocean Node's jobs do not wait for each other's orders")
+def test_a_run_that_waits_for_an_order_asks_when_it_knows_what_is_to_pay(
+    run_dag: Callable[..., FinishedRun], localnet: NetworkSettings
+) -> None:
+    from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Pricing
+    from airflow_ocean.c2d.order_book import OrderBook
+    from airflow_ocean.hooks import OceanHook
+    from tests.support.airflow import PROJECT
+
+    first = "from __future__ import annotations\n"
+    source = (PROJECT / "include" / "branin" / "algorithm.py").read_text()
+    (localnet.files_folder / "held_branin.py").write_text(source.replace(first, first + HOLD, 1))
+
+    def publish(kind: Any, name: str, **fields: Any) -> str:
+        file = {"type": "url", "url": f"{localnet.files_url}/{name}"}
+        spec = AssetSpec(kind, name, (file,), pricing=Pricing.dispenser(), template=2, **fields)
+        with OceanHook("ocean_alice").get_client() as alice:
+            return alice.assets.publish(spec).did
+
+    dataset = publish("dataset", "branin.arff", compute=ComputePolicy(open_to_all=True))
+    algorithm = publish("algorithm", "held_branin.py", container=CONTAINER)
+    with OceanHook("ocean_bob").get_client() as bob:
+        book = OrderBook(bob, StoredOrders(), '["another", "run", "pay", -1]', lambda _holder: False)
+        order = book.pay([dataset], algorithm, **BRIEFLY)  # type: ignore[arg-type]
+        job = bob.jobs.start(order, {"hold": True})
+        stopped: list[str] = []
+
+        def stop() -> None:
+            if not stopped:
+                stopped.append(bob.jobs.stop(job.id).id)
+
+        with whenever(DEFERS, stop), answering("Approve") as questions:
+            run = run_dag(
+                "ocean_c2d_recurring",
+                dataset_dids=[dataset],
+                algorithm_did=algorithm,
+                spending_limit="0",
+                custom_data={"points": 25},
+                **BRIEFLY,
+            )
+    assert stopped == [job.id]
+    assert set(run.states.values()) == {"success"}, run.states
+    (question,) = questions
+    assert "Renew" in question["body"]
+    paid = run.xcoms["pay_for_compute"]["cost"]
+    # The fee's approval, and the renewal.
+    assert len(paid["transactions"]) == 2
+    assert paid["datatokens"] == {}

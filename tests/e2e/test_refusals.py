@@ -70,7 +70,7 @@ def paying(world: World, wallet: Wallet, error: str, words: str, **arguments: An
     return Refused(wallet, PAY, given, error, words)
 
 
-LIMIT = r"costs [0-9.]+ of token {ocean}, more than max_cost allows, {limit}; nothing was spent"
+LIMIT = r"costs [0-9.]+ of token {ocean}, more than .*max_cost allows, {limit}; nothing was spent"
 
 
 def limited(world: World, task: Any, connection: Any, limit: str = "1") -> Refused:

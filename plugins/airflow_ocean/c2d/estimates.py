@@ -7,29 +7,35 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_ocean.c2d.errors import InsufficientFundsError, InvalidInputError
+from airflow_ocean.c2d.errors import CostLimitError, InsufficientFundsError, InvalidInputError
 from airflow_ocean.c2d.limits import GAS, CostLimit
 from airflow_ocean.c2d.payments import ONE_DATATOKEN, SETTLED_WAYS, Payment, Payments
+from airflow_ocean.c2d.transactions import gas_limit, highest_fee
 from airflow_ocean.c2d.units import ETHER_DECIMALS, format_units, parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.quotes import Quote
     from airflow_ocean.c2d.services import JobTerms
 
 COIN = "of the chain's coin"
-# Gas of each transaction, measured on the Ocean contracts 2.0.3 and rounded up; tests hold them against real receipts.
+# How much dearer gas may have become when a run pays, where no fee cap of the connection says what it may cost at most.
+GAS_RISE = 2
+# Gas that the chain estimates for each transaction, measured on the Ocean contracts 2.0.3 and rounded up: more than is used
+# in the end, as refunds come last. Tests hold it against what is signed for.
 GAS_PUBLISH = {
     "algorithm": 1_100_000 + 190_000,
-    "dataset": 1_450_000 + 190_000,
+    "dataset": 1_500_000 + 190_000,
 }  # which may be offered at a fixed rate
 GAS_ALLOW = 110_000
 GAS_MINT = 85_000
 GAS_APPROVE = 50_000
-GAS_FEE = 50_000
+GAS_FEE = 80_000
 GAS_BY_TEMPLATE = {
-    1: {"held": 140_000, "dispense": 225_000, "buy": 375_000, "renew": 110_000},
-    2: {"held": 140_000, "dispense": 135_000, "buy": 345_000, "renew": 110_000},
+    1: {"held": 155_000, "dispense": 270_000, "buy": 410_000, "renew": 60_000},
+    2: {"held": 100_000, "dispense": 175_000, "buy": 420_000, "renew": 60_000},
 }
 
 # Deposit and authorization, the first of a wallet.
@@ -46,7 +52,8 @@ class CostLine:
         comes back, ``gas``, or a ``datatoken`` that the wallet has or is given, which counts for no limit
     :param payer: the wallet's address
     :param token: the token's address, or ``gas`` for the chain's coin
-    :param amount: the most it can be, in the token's smallest unit (wei)
+    :param amount: the most it can be, in the token's smallest unit (wei); of gas, at the highest price that would be signed for now
+    :param task: which of the run's tasks pays it, counted from 0
     """
 
     what: str
@@ -54,6 +61,7 @@ class CostLine:
     payer: str
     token: str
     amount: int
+    task: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,9 @@ class Estimate:
     :param duration: seconds it is paid for
     :param tokens: token address, or ``gas`` → how its amounts are written
     :param balances: wallet → token → what it holds, in the smallest unit; what is free for it in the escrow included
+    :param limits: of each task, its connection's spending limit
+    :param gas_later: the most that all gas may cost when it is paid for later than now, in wei: at the fee cap of the wallet's
+        connection, else at ``GAS_RISE`` times the price that would be signed for now
     """
 
     environment: str
@@ -83,19 +94,20 @@ class Estimate:
     lines: tuple[CostLine, ...]
     tokens: dict[str, Token]
     balances: dict[str, dict[str, int]]
+    limits: tuple[CostLimit, ...]
+    gas_later: int
 
     def totals(self, payer: str | None = None) -> dict[str, int]:
         """Add up the lines by token, those of one wallet or of all; what is ``gas`` in wei."""
-        totals: dict[str, int] = {}
-        for line in self.lines:
-            if line.kind != "datatoken" and payer in (None, line.payer):
-                totals[line.token] = totals.get(line.token, 0) + line.amount
-        return totals
+        return _added(line for line in self.lines if payer in (None, line.payer))
 
     def above(self, limit: CostLimit) -> dict[str, int]:
         """Return the totals that pass a limit."""
+        return self._passing(limit, self.totals())
+
+    def _passing(self, limit: CostLimit, totals: dict[str, int]) -> dict[str, int]:
         found = {}
-        for token, amount in self.totals().items():
+        for token, amount in totals.items():
             most = limit.of(token)
             if most is not None and amount * 10**ETHER_DECIMALS > most * 10 ** self.tokens[token].decimals:
                 found[token] = amount
@@ -115,6 +127,20 @@ class Estimate:
                         f"{written.write(held[token])}; send it some, and trigger the run again. Nothing was spent"
                     )
 
+    def require_limits(self) -> None:
+        """Check that no task has to spend more than its connection's limit, which holds for each by itself.
+
+        :raises CostLimitError: with both amounts
+        """
+        for task, limit in enumerate(self.limits):
+            lines = [line for line in self.lines if line.task == task]
+            for token, amount in self._passing(limit, _added(lines)).items():
+                raise CostLimitError(
+                    f"the run needs up to {self.tokens[token].write(amount)} (token {token}) of wallet {lines[0].payer} in "
+                    f"one task, more than {limit.name} allows, {format_units(limit.of(token) or 0)}; raise it, or let the "
+                    "run cost less, and trigger the run again. Nothing was spent"
+                )
+
     def to_dict(self) -> dict[str, Any]:
         """Give the estimate as JSON; amounts as text, because JSON's numbers lose wei."""
         return {
@@ -133,6 +159,7 @@ class Estimate:
             ],
             "totals": {token: str(amount) for token, amount in self.totals().items()},
             "texts": {token: self.tokens[token].write(amount) for token, amount in self.totals().items()},
+            "gas_later": str(self.gas_later),
             "balances": {
                 payer: {token: self.tokens[token].write(amount) for token, amount in held.items()}
                 for payer, held in self.balances.items()
@@ -145,7 +172,8 @@ def of_payment(client: OceanClient, quote: Quote, duration: int) -> Estimate:
 
     :param duration: seconds the environment is paid for, only to be told
     """
-    draft = _Draft(client)
+    draft = _Draft()
+    draft.begin(client)
     for payment in Payments(client).plan(quote):
         draft.add_payment(payment)
     if quote.payment is not None:
@@ -164,12 +192,16 @@ def of_publishing_and_payment(
     :param terms: how the job is to run
     """
     chosen = consumer.orders.environment(environment)
-    draft = _Draft(publisher)
-    for asset in ("dataset", "algorithm"):
-        draft.add_gas(f"Publish the {asset}", GAS_PUBLISH[asset])
-    draft.add_gas("Allow the algorithm on the dataset", GAS_ALLOW)
-    draft.add_gas("Give one datatoken of each to the consumer", 2 * GAS_MINT)
-    draft.turn_to(consumer)
+    draft = _Draft()
+    for what, gas in (
+        ("Publish the dataset", GAS_PUBLISH["dataset"]),
+        ("Publish the algorithm", GAS_PUBLISH["algorithm"]),
+        ("Allow the algorithm on the dataset", GAS_ALLOW),
+        ("Give one datatoken of each to the consumer", 2 * GAS_MINT),
+    ):
+        draft.begin(publisher)
+        draft.add_gas(what, gas)
+    draft.begin(consumer)
     if chosen.needs_orders:
         draft.add_gas("Order both assets", 2 * GAS_BY_TEMPLATE[1]["held"])
     if not chosen.is_free and chosen.fee_token:
@@ -186,32 +218,38 @@ def of_publishing_and_payment(
 
 
 class _Draft:
-    """Collects lines, first of one wallet, then of another."""
+    """Collects lines, of one task after the other."""
 
-    def __init__(self, client: OceanClient) -> None:
+    def __init__(self) -> None:
         self._lines: list[CostLine] = []
+        self._limits: list[CostLimit] = []
+        self._gas_later = 0
         self._tokens = {GAS: Token(COIN)}
         self._clients: dict[str, OceanClient] = {}
         self._in_escrow: dict[tuple[str, str], int] = {}
-        self.turn_to(client)
+        self._gas_prices: dict[OceanClient, int] = {}
 
-    def turn_to(self, client: OceanClient) -> None:
-        """Let the following lines be of this wallet."""
+    def begin(self, client: OceanClient) -> None:
+        """Let the following lines be of another task, which pays with this wallet."""
         self._client = client
         self._clients[client.address] = client
-        fees = client.transactions.chain.fees(client.network.max_fee_wei)
-        self._gas_price = fees.get("maxFeePerGas") or fees["gasPrice"]
+        self._limits.append(client.limit)
+        if client not in self._gas_prices:
+            self._gas_prices[client] = highest_fee(client.transactions.chain.fees(client.network.max_fee_wei))
 
     def add(self, what: str, kind: Kind, token: str, amount: int) -> None:
         """Add a line."""
         if token not in self._tokens:
             contract = self._client.datatokens.contract(token)
             self._tokens[token] = Token(str(contract.symbol()), int(contract.decimals()))
-        self._lines.append(CostLine(what, kind, self._client.address, token, amount))
+        task = len(self._limits) - 1
+        self._lines.append(CostLine(what, kind, self._client.address, token, amount, task))
 
     def add_gas(self, what: str, gas: int) -> None:
-        """Add the gas of a transaction, at the highest price that would be signed for now."""
-        self.add(what, "gas", GAS, gas * self._gas_price)
+        """Add the gas of transactions, as much as would be signed for, at the highest price that would be now."""
+        limit, price = gas_limit(gas), self._gas_prices[self._client]
+        self.add(what, "gas", GAS, limit * price)
+        self._gas_later += limit * (self._client.network.max_fee_wei or GAS_RISE * price)
 
     def add_payment(self, payment: Payment) -> None:
         """Add what ordering one asset takes."""
@@ -253,4 +291,21 @@ class _Draft:
                 else client.datatokens.balance(token) + self._in_escrow.get((address, token), 0)
                 for token in sorted(used | {GAS})
             }
-        return Estimate(environment, duration, tuple(self._lines), self._tokens, balances)
+        return Estimate(
+            environment,
+            duration,
+            tuple(self._lines),
+            self._tokens,
+            balances,
+            tuple(self._limits),
+            self._gas_later,
+        )
+
+
+def _added(lines: Iterable[CostLine]) -> dict[str, int]:
+    """Add up lines by token, but for datatokens, which count for no limit."""
+    totals: dict[str, int] = {}
+    for line in lines:
+        if line.kind != "datatoken":
+            totals[line.token] = totals.get(line.token, 0) + line.amount
+    return totals

@@ -22,9 +22,11 @@ class CostLimit:
 
     :param amounts: token address, ``*`` for every token without an entry of its own, or ``gas`` for the chain's coin
         → amount in whole tokens, as a multiple of 10**-18
+    :param name: where it was set, for messages
     """
 
     amounts: dict[str, int] = field(default_factory=dict)
+    name: str = field(default="max_cost", compare=False)
 
     @classmethod
     def parse(cls, value: Any, name: str = "max_cost") -> CostLimit:
@@ -35,16 +37,16 @@ class CostLimit:
         :raises InvalidInputError: when it is neither
         """
         if value is None or value == "":
-            return cls()
+            return cls(name=name)
         if not isinstance(value, dict):
-            return cls({ANY_TOKEN: parse_units(value, name, _PRECISION)})
+            return cls({ANY_TOKEN: parse_units(value, name, _PRECISION)}, name)
         amounts = {}
         for token, amount in value.items():
             key = token if token in (GAS, ANY_TOKEN) else parse_address(token, f"{name}: token").lower()
             if isinstance(amount, float):
                 raise InvalidInputError(f"{name}: {amount} for {token} must be text, as floats are not exact")
             amounts[key] = parse_units(amount, f"{name}: {token}", _PRECISION)
-        return cls(amounts)
+        return cls(amounts, name)
 
     def to_dict(self) -> dict[str, str]:
         """Give the limit in the form that :meth:`parse` reads."""
@@ -57,7 +59,11 @@ class CostLimit:
             token: [limit for limit in (self.of(token), other.of(token)) if limit is not None]
             for token in tokens
         }
-        return CostLimit({token: min(limits) for token, limits in both.items() if limits})
+        names = [limit.name for limit in (self, other) if limit.amounts]
+        return CostLimit(
+            {token: min(limits) for token, limits in both.items() if limits},
+            names[0] if len(names) == 1 else f"the stricter of {self.name} and {other.name}",
+        )
 
     def of(self, token: str) -> int | None:
         """Return the limit for a token, None for no limit."""
@@ -78,8 +84,9 @@ class CostLimit:
             # compared as whole tokens, without rounding: amount / 10**decimals against limit / 10**18
             if limit is not None and amount * 10**_PRECISION > limit * 10 ** decimals(token):
                 raise CostLimitError(
-                    f"{what} costs {format_units(amount, decimals(token))} of token {token}, more than max_cost allows, "
-                    f"{format_units(limit)}; nothing was spent"
+                    f"{what} costs {format_units(amount, decimals(token))} of token {token}, more than {self.name} "
+                    f"allows, {format_units(limit)}; nothing was spent. Raise it, or where somebody has approved it, clear the "
+                    "task that asked, which then asks again"
                 )
 
     def check_gas(self, what: str, spent: int, more: int) -> None:
@@ -91,5 +98,6 @@ class CostLimit:
         if limit is not None and spent + more > limit:
             raise CostLimitError(
                 f"{what} may cost up to {format_units(more)} of the chain's coin for gas after {format_units(spent)} were "
-                f"spent; max_cost allows {format_units(limit)} in all. This transaction was not signed"
+                f"spent; {self.name} allows {format_units(limit)} in all. This transaction was not signed. Raise it, or clear the "
+                "task when gas is cheaper"
             )

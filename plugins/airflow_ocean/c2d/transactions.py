@@ -257,9 +257,8 @@ class Transactions:
     def _sign_and_broadcast(self, step: str, call: Call) -> dict[str, Any]:
         with self.wallet.lock(self.chain_id):
             fees = self.chain.fees(self.network.max_fee_wei)
-            # A fifth more than estimated: another transaction of the same block may change what this one costs.
-            gas = call.gas + call.gas // 5
-            most = gas * _highest_fee(fees) + call.value
+            gas = gas_limit(call.gas)
+            most = gas * highest_fee(fees) + call.value
             self.limit.check_gas(step, sum(transaction.fee for transaction in self.mined), most)
             self._check_balance(step, most)
             counted = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "pending")
@@ -387,7 +386,7 @@ class Transactions:
         up, down = REPLACEMENT_FACTOR
         fees = {name: fee * up // down + 1 for name, fee in last["fees"].items()}
         cap = self.network.max_fee_wei
-        if cap is not None and _highest_fee(fees) > cap:
+        if cap is not None and highest_fee(fees) > cap:
             logger.warning(
                 "%s: transaction %s waits for a block; a higher fee would pass max_fee_gwei (%s)",
                 step, last["hash"], format_units(cap, 9),
@@ -448,7 +447,13 @@ class Transactions:
         return mined
 
 
-def _highest_fee(fees: dict[str, int]) -> int:
+def gas_limit(estimated: int) -> int:
+    """Return the gas that is signed for: a fifth more, as another transaction of the block may change what one needs."""
+    return estimated + estimated // 5
+
+
+def highest_fee(fees: dict[str, int]) -> int:
+    """Return the most that a unit of gas may cost, in wei, of the fees that :meth:`Chain.fees` chose."""
     return fees.get("maxFeePerGas") or fees["gasPrice"]
 
 

@@ -12,6 +12,7 @@ from airflow_ocean.assets import OCEAN_ORDERS, order_book
 from airflow_ocean.c2d.errors import InvalidInputError, OrderInUseError
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.operators.base import OceanBaseOperator
+from airflow_ocean.operators.waiting import ORDER_WAIT, defer_until_free
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +36,16 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
     Below the limit, and without one, nothing stops. Above it the task waits, without taking a worker, until somebody
     approves or rejects under *Required Actions*; rejecting skips all tasks after this one, before the first transaction.
 
+    More than a connection's own spending limit is refused before anybody is asked. An order that an unfinished job has is
+    waited for, deferred, as paying would: only then is it known what is to pay.
+
     Returns what paying may cost, for the ``max_cost`` of :class:`~airflow_ocean.operators.compute.OceanPayForComputeOperator`:
-    what was approved, or the limit, or nothing when there is none. A price that rises in between is refused there.
-    Pushes ``quote``: the lines, the totals and the wallets' balances; when a person was asked also ``answered_by``.
+    what was approved, or the limit, or nothing when there is none. A price that rises in between is refused there. Gas is
+    quoted at the highest price that would be signed for now; when it is paid it may cost what it can at the connection's
+    fee cap, without one twice the quote, and any amount where the limit names no ``gas``.
+
+    Pushes ``quote``: the lines, the totals and the wallets' balances; when a person was asked also ``answer``, ``Approve``
+    or ``Reject``, and ``answered_by``, nothing where silence was the answer.
 
     :param dataset_dids: (templated) the datasets: a DID, a list of them, or its JSON text. Left out together with
         ``algorithm_did`` when the run is still to publish one dataset and one algorithm
@@ -49,6 +57,7 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
     :param reuse_orders: take into account that paying uses kept orders again; as at the operator that pays
     :param when_in_use: (templated) as at the operator that pays
     :param most_orders: (templated) as at the operator that pays
+    :param order_wait: (templated) seconds to wait for an order altogether
     :param spending_limit: (templated) what a run may cost without asking: an amount in whole tokens that holds for each
         token that pays, or an object of token address (or ``*``, or ``gas``) → amount, or its JSON text. Nothing means
         that nobody is asked
@@ -69,6 +78,7 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         "queue_wait",
         "when_in_use",
         "most_orders",
+        "order_wait",
         "spending_limit",
         "publisher_conn_id",
         "subject",
@@ -86,6 +96,7 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         reuse_orders: bool = False,
         when_in_use: str = "wait",
         most_orders: int | str = 16,
+        order_wait: int | str = ORDER_WAIT,
         spending_limit: str | int | Decimal | dict[str, str] | None = None,
         publisher_conn_id: str | None = None,
         subject: str = "May this run spend more than its limit?",
@@ -100,6 +111,7 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
             self.add_inlets([OCEAN_ORDERS])
         self.when_in_use = when_in_use
         self.most_orders = most_orders
+        self.order_wait = order_wait
         self.dataset_dids = dataset_dids
         self.algorithm_did = algorithm_did
         self.environment = environment
@@ -112,14 +124,13 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Estimate; return at once, or ask."""
         limit = parameters.cost_limit("spending_limit", self.spending_limit)
+        order_wait = parameters.whole_number("order_wait", self.order_wait, least=0, most=_LONGEST_DURATION)
         try:
             estimate = self._estimate(context)
         except OrderInUseError as error:
-            self.log.info(
-                "Paying will wait for an order that it can use again, which costs nothing: %s", error
-            )
-            return limit.to_dict()
+            defer_until_free(self, context, error, order_wait, "go_on")
         estimate.require_balances()
+        estimate.require_limits()
         context["ti"].xcom_push("quote", estimate.to_dict())
         totals = estimate.to_dict()["texts"]
         self.log.info("The run costs at most %s", ", ".join(totals.values()) or "nothing")
@@ -131,11 +142,18 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         self.log.info("That is above the limit: somebody has to approve it under Required Actions")
         return super().execute(context)
 
+    def go_on(self, context: Context, event: Any) -> Any:
+        """Estimate again after a wait; whatever the other job's end was, its order is free."""
+        return self.execute(context)
+
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after an approval; skip what follows after a rejection."""
+        if "error" not in event:  # nobody has answered
+            # Before a rejection is carried out, which ends the task.
+            who = event["responded_by_user"]
+            context["ti"].xcom_push("answer", event["chosen_options"][0])
+            context["ti"].xcom_push("answered_by", who["name"] if who else None)
         answer = super().execute_complete(context, event)
-        who = answer["responded_by_user"]
-        context["ti"].xcom_push("answered_by", who["name"] if who else None)
         if answer["chosen_options"] != [self.APPROVE]:
             return None
         return context["ti"].xcom_pull(
@@ -181,7 +199,7 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
             return client.orders.quote(datasets, algorithm, environment=environment, **job)
         when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
         most_orders = parameters.whole_number("most_orders", self.most_orders, least=1, most=64)
-        return order_book(client, context).quote(
+        return order_book(client, context, own_claims=False).quote(
             datasets,
             algorithm,
             environment=environment,
@@ -191,13 +209,19 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
 
 
 def approved_cost(estimate: Estimate, limit: CostLimit) -> CostLimit:
-    """Return the limit that holds for paying once an estimate is approved: its totals, else the limit."""
-    from airflow_ocean.c2d.limits import CostLimit
+    """Return the limit that holds for paying once an estimate is approved: its totals, else the limit.
+
+    Of gas it is what that may cost when it is paid later, as the one who approves was told, and nothing where nobody limits gas.
+    """
+    from airflow_ocean.c2d.limits import GAS, CostLimit
 
     approved = {
         token.lower(): amount * 10**18 // 10 ** estimate.tokens[token].decimals
         for token, amount in estimate.totals().items()
+        if token != GAS
     }
+    if limit.of(GAS) is not None:
+        approved[GAS] = estimate.gas_later
     # Of what is below the limit as much may be spent as without asking.
     for token in approved:
         approved[token] = max(approved[token], limit.of(token) or 0)
@@ -237,9 +261,21 @@ def _explanation(estimate: Estimate, limit: CostLimit) -> str:
             "",
             *balances,
             "",
+            *([_about_gas(estimate, limit), ""] if estimate.gas_later else []),
             "Nothing has been spent yet. *Reject* ends the run without a transaction.",
         ]
     )
+
+
+def _about_gas(estimate: Estimate, limit: CostLimit) -> str:
+    """Say what gas may cost when it is paid, which is later than it is quoted."""
+    from airflow_ocean.c2d.limits import GAS
+
+    now = "Gas is quoted at the highest price that would be signed for now."
+    if limit.of(GAS) is None:
+        return f"{now} No limit of this run holds for it, should it get dearer until it is paid."
+    most = estimate.tokens[GAS].write(max(estimate.gas_later, limit.of(GAS) or 0))
+    return f"{now} It may get dearer until it is paid: approving allows up to **{_cell(most)}** for it."
 
 
 def _cell(text: str) -> str:

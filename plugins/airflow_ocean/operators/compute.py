@@ -11,7 +11,7 @@ from airflow_ocean.c2d.errors import InvalidInputError, OrderInUseError
 from airflow_ocean.lineage import Lineage
 from airflow_ocean.links import OceanJobLink, OceanTransactionLink
 from airflow_ocean.operators.base import OceanBaseOperator, OceanStepOperator
-from airflow_ocean.operators.waiting import defer_until_free
+from airflow_ocean.operators.waiting import ORDER_WAIT, defer_until_free
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
 
-_DAY = 24 * 3600
 _LONGEST_DURATION = 366 * 24 * 3600
 
 
@@ -92,7 +91,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         reuse_orders: bool = False,
         when_in_use: str = "wait",
         most_orders: int | str = 16,
-        order_wait: int | str = _DAY,
+        order_wait: int | str = ORDER_WAIT,
         approve_payments: int | str = 1,
         **kwargs: Any,
     ) -> None:
@@ -200,7 +199,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         custom_data: dict[str, Any] | str | None = None,
         variables: dict[str, str] | str | None = None,
         wait_for_order: bool = False,
-        order_wait: int | str = _DAY,
+        order_wait: int | str = ORDER_WAIT,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

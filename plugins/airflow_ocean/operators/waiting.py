@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.errors import OrderInUseError
     from airflow_ocean.operators.base import OceanBaseOperator
 
+# How long to wait for an order altogether unless told otherwise, seconds.
+ORDER_WAIT = 24 * 3600
 # How often the job that has the order is looked at, seconds.
 POLL_INTERVAL = 15.0
 # When to look again whether a run that has claimed the order has started its job, seconds.

@@ -355,6 +355,7 @@ BAD_VALUES = [
     (OceanApproveSpendingOperator, {"reuse_orders": "perhaps"}, "reuse_orders"),
     (OceanApproveSpendingOperator, {"reuse_orders": True, "when_in_use": "steal"}, "when_in_use"),
     (OceanApproveSpendingOperator, {"reuse_orders": True, "most_orders": 0}, "most_orders"),
+    (OceanApproveSpendingOperator, {"order_wait": "forever"}, "order_wait"),
     (OceanApproveSpendingOperator, {"spending_limit": "cheap"}, "spending_limit"),
     (
         OceanApproveSpendingOperator,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_ocean.c2d import estimates
 from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Pricing, PublishedAsset
-from airflow_ocean.c2d.errors import InsufficientFundsError
+from airflow_ocean.c2d.client import OceanClient
+from airflow_ocean.c2d.errors import CostLimitError, InsufficientFundsError
 from airflow_ocean.c2d.limits import GAS, CostLimit
 from airflow_ocean.c2d.services import JobTerms
+from airflow_ocean.c2d.transactions import highest_fee
 from include.localnet.accounts import ALICE, BOB, Account
+from include.localnet.ethereum import Chain
+from tests.support.gas import gas_of, gas_signed_for, set_base_fee
 from tests.unit.c2d.conftest import CONTAINER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.estimates import Estimate
 
 PAID = "ocean-compute-env2"
@@ -50,12 +55,6 @@ def assets(client_of, data_file, algorithm_file) -> Callable[..., tuple[Publishe
     return publish
 
 
-def gas_of(estimate: Estimate, client: OceanClient) -> int:
-    """Return the gas that an estimate reckons with for a wallet."""
-    fees = client.transactions.chain.fees(None)
-    return estimate.totals(client.address).get(GAS, 0) // fees["maxFeePerGas"]
-
-
 @pytest.mark.parametrize(
     ("offer", "template"), [("dispenser", 1), ("fixed_rate", 1), ("fixed_rate", 2), (None, 2)]
 )
@@ -83,9 +82,9 @@ def test_a_payment_costs_what_was_said(assets, client_of, offer, template):
     datatokens = {dataset.datatoken_address, algorithm.datatoken_address}
     paid = {token: int(amount) for token, amount in order.cost["tokens"].items() if token not in datatokens}
     assert {token: amount for token, amount in estimate.totals().items() if token != GAS} == paid
-    used = order.cost["gas_used"]
-    # Never less than it then takes, and not so much more that a limit would be hit for nothing.
-    assert used <= estimated_gas <= 2.5 * used
+    signed = gas_signed_for(consumer)
+    # Never less than is then signed for, and not so much more that a limit would be hit for nothing.
+    assert signed <= estimated_gas <= 2.5 * signed
 
     reused = client_of(BOB)
     orders = dict(zip([dataset.did, algorithm.did], order.transactions, strict=True))
@@ -103,8 +102,9 @@ def test_a_payment_costs_what_was_said(assets, client_of, offer, template):
         known_orders=orders,
     )
     renewal = gas_of(estimates.of_payment(reused, longer, 60), reused)
-    used = reused.orders.pay(longer).cost["gas_used"]
-    assert used <= renewal <= 2.5 * used
+    reused.orders.pay(longer)
+    signed = gas_signed_for(reused)
+    assert signed <= renewal <= 2.5 * signed
 
 
 def test_a_run_that_publishes_costs_what_was_said(client_of, data_file, algorithm_file):
@@ -120,10 +120,10 @@ def test_a_run_that_publishes_costs_what_was_said(client_of, data_file, algorith
     quote = consumer.orders.quote([dataset.did], algorithm.did, environment=PAID, duration=MINUTES * 60)
     order = consumer.orders.pay(quote)
 
-    sent = [*publisher.transactions.mined, *other.transactions.mined]
-    used = sum(transaction.gas_used for transaction in sent)
-    assert used <= of_publisher <= 1.5 * used
-    assert order.cost["gas_used"] <= of_consumer <= 2.5 * order.cost["gas_used"]
+    signed = gas_signed_for(publisher) + gas_signed_for(other)
+    assert signed <= of_publisher <= 1.5 * signed
+    signed = gas_signed_for(consumer)
+    assert signed <= of_consumer <= 2.5 * signed
     ocean = consumer.contract_address("Ocean")
     # The Provider counts the seconds that are left when it is asked.
     assert 0 < int(order.cost["tokens"][ocean]) <= estimate.totals()[ocean] == MINUTES * 10**18
@@ -149,3 +149,63 @@ def test_missing_tokens_are_found_before_anything_is_spent(client_of):
         client_of(ALICE), client_of(NOBODY), "free", JobTerms(60)
     )
     in_the_free_one.require_balances()
+
+
+def test_what_gas_may_cost_later_suffices_when_it_has_become_dearer(assets, client_of, localnet):
+    chain = Chain(localnet.rpc_url)
+    dataset, algorithm = assets(Pricing.dispenser(), 1)
+    first = client_of(BOB).orders.quote([dataset.did], algorithm.did, environment=PAID, duration=60)
+    order = client_of(BOB).orders.pay(first)
+    orders = dict(zip([dataset.did, algorithm.did], order.transactions, strict=True))
+    renewal = client_of(BOB).orders.quote(
+        [dataset.did],
+        algorithm.did,
+        environment=PAID,
+        valid_until=order.valid_until + 600,
+        known_orders=orders,
+    )
+    set_base_fee(chain, "20")
+    estimate = estimates.of_payment(client_of(BOB), renewal, 600)
+    # The next block asks for an eighth less; and the estimate is higher than the truth.
+    set_base_fee(chain, "60")
+    with pytest.raises(CostLimitError, match="not signed"):
+        client_of(BOB, None, CostLimit({GAS: estimate.totals()[GAS]})).orders.pay(renewal)
+    set_base_fee(chain, "60")
+    paid = client_of(BOB, None, CostLimit({GAS: estimate.gas_later})).orders.pay(renewal)
+    assert paid.valid_until == renewal.valid_until
+    set_base_fee(chain, "1")
+
+
+def test_gas_never_costs_more_than_the_fee_cap(client_of, network):
+    capped = OceanClient(replace(network, max_fee_gwei=Decimal(700)), BOB.private_key)
+    free = estimates.of_publishing_and_payment(client_of(ALICE), client_of(BOB), PAID, JobTerms(60))
+    with_cap = estimates.of_publishing_and_payment(client_of(ALICE), capped, PAID, JobTerms(60))
+    price = highest_fee(capped.transactions.chain.fees(None))
+    of_bob = with_cap.totals(BOB.address)[GAS]
+    assert free.totals() == with_cap.totals()
+    assert free.gas_later == estimates.GAS_RISE * free.totals()[GAS]
+    of_alice = estimates.GAS_RISE * with_cap.totals(ALICE.address)[GAS]
+    assert with_cap.gas_later == of_alice + of_bob // price * 700 * 10**9
+    capped.close()
+
+
+def test_more_than_a_connection_allows_is_refused_by_its_name(client_of):
+    name = "connection 'ocean_bob', extra field max_cost"
+
+    def estimate(of_alice: CostLimit, of_bob: CostLimit) -> Estimate:
+        publisher, consumer = client_of(ALICE, None, of_alice), client_of(BOB, None, of_bob)
+        return estimates.of_publishing_and_payment(publisher, consumer, PAID, JobTerms(MINUTES * 60))
+
+    free = estimate(CostLimit(), CostLimit())
+    free.require_limits()
+    estimate(CostLimit(), CostLimit.parse("2", name)).require_limits()
+    with pytest.raises(
+        CostLimitError, match=rf"2 OCEAN .*{BOB.address} .*more than {name} allows, 1\.9; raise"
+    ):
+        estimate(CostLimit(), CostLimit.parse("1.9", name)).require_limits()
+    # A limit is for each task: publishing, allowing and minting are four.
+    dearest = max(line.amount for line in free.lines if line.payer == ALICE.address)
+    assert dearest < free.totals(ALICE.address)[GAS]
+    estimate(CostLimit({GAS: dearest}), CostLimit()).require_limits()
+    with pytest.raises(CostLimitError, match=f"token gas.* {ALICE.address} "):
+        estimate(CostLimit({GAS: dearest - 1}), CostLimit()).require_limits()

@@ -41,6 +41,7 @@ from include.localnet.accounts import ALICE, BOB, CARLOS, DEPLOYER
 from include.localnet.processes import ProcessTable
 from include.localnet.settings import NetworkSettings, choose_ports
 from tests.support.fault_proxy import Answer, Fault, FaultProxy, Rule
+from tests.support.gas import gas_of, gas_signed_for
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER, Branin
 
@@ -411,19 +412,11 @@ class TestPaying:
         assert estimate.above(CostLimit.parse("2.9")) == {token: 3 * OCEAN}
         early = of_publishing_and_payment(alice, bob, paid_part.id, JobTerms(180))
         assert early.totals()[token] == 3 * OCEAN
-        before = len(bob.transactions.mined)
+        estimate = of_payment(bob, quote, 180)
+        estimated, before = gas_of(estimate, bob), len(bob.transactions.mined)
         order = bob.orders.pay(quote)
-        sent = bob.transactions.mined[before:]
-        assert sum(mined.gas_used for mined in sent) * estimate_price(estimate) <= estimate.totals()["gas"]
+        assert gas_signed_for(bob, bob.transactions.mined[before:]) <= estimated
         assert order.payment
-
-
-def estimate_price(estimate: Any) -> int:
-    """Return the gas price of an estimate, which knows it by its lines only."""
-    from airflow_ocean.c2d import estimates
-
-    line = next(line for line in estimate.lines if line.what.startswith("Deposit"))
-    return int(line.amount // (estimates.GAS_APPROVE + estimates.GAS_ESCROW))
 
 
 class BreakingJournal(MemoryJournal):
