@@ -22,6 +22,7 @@ from airflow_ocean.c2d.errors import (
     ServiceAnswerError,
     ServiceUnavailableError,
     TransientError,
+    UnreadableAnswerError,
 )
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ class LabelledStart:
     def _ask(self, request: JobRequest, label: str) -> Job:
         try:
             return _started(self._services, request)
-        except TransientError:
-            raise  # whether the request arrived is not known
+        except (TransientError, UnreadableAnswerError):
+            raise  # the request may have arrived, and started the job
         except OceanError as error:
             # It was refused, so nothing is under way.
             self._journal.save(self._step, {"label": label, "asked_at": None})

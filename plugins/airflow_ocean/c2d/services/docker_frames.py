@@ -18,9 +18,13 @@ _LONGEST_FRAME = 1024 * 1024
 
 
 class FrameDecoder:
-    """Takes a log apart that arrives in pieces; both streams stay in the order of the log."""
+    """Takes a log apart that arrives in pieces; both streams stay in the order of the log.
 
-    def __init__(self) -> None:
+    :param what: what is done with the log, for the message
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._rest = b""
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
@@ -32,7 +36,10 @@ class FrameDecoder:
         while len(self._rest) >= FRAME_HEADER:
             length = int.from_bytes(self._rest[4:FRAME_HEADER], "big")
             if self._rest[0] > 2 or self._rest[1:4] != bytes(3) or length > _LONGEST_FRAME:
-                raise InvalidInputError("the algorithm's log is not in Docker's frames")
+                raise InvalidInputError(
+                    f"{self._what}: what comes is no log in Docker's frames; does something between here and the node change "
+                    "answers?"
+                )
             if len(self._rest) < FRAME_HEADER + length:
                 return
             yield self._rest[FRAME_HEADER : FRAME_HEADER + length]
@@ -43,12 +50,13 @@ class FrameDecoder:
         return self._rest[FRAME_HEADER:]
 
 
-def decode_frames(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def decode_frames(pieces: Iterable[bytes], what: str) -> Iterator[bytes]:
     """Yield what is in the frames of a whole log.
 
+    :param what: what is done with the log, for the message
     :raises InvalidInputError: when the log is no sequence of frames
     """
-    decoder = FrameDecoder()
+    decoder = FrameDecoder(what)
     for piece in pieces:
         yield from decoder.feed(piece)
     if rest := decoder.finish():

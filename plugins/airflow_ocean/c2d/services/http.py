@@ -17,6 +17,7 @@ from airflow_ocean.c2d.errors import (
     RateLimitedError,
     ServiceAnswerError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
 )
 
 if TYPE_CHECKING:
@@ -76,15 +77,29 @@ def unreachable(url: str, what: str, error: Exception) -> ServiceUnavailableErro
     )
 
 
+@contextlib.contextmanager
+def reading(what: str, problem: str) -> Iterator[None]:
+    """Let whatever fails while a successful answer is taken apart be one error.
+
+    :param problem: what it means, for the message
+    :raises UnreadableAnswerError: when something does
+    """
+    try:
+        yield
+    except (InvalidInputError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, InvalidInputError) else repr(error)
+        raise UnreadableAnswerError(f"{what}: {problem} ({reason})") from error
+
+
 def read_json(response: httpx.Response, what: str) -> Any:
     """Return the answer's JSON.
 
-    :raises InvalidInputError: when it is none
+    :raises UnreadableAnswerError: when it is none
     """
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError(
+        raise UnreadableAnswerError(
             f"{what}: {response.url.host}:{response.url.port} answers with something that is not JSON ({error})"
         ) from error
 
@@ -197,7 +212,7 @@ async def open_async(
 def _append(body: bytearray, chunk: bytes, url: str, what: str) -> None:
     body += chunk
     if len(body) > MAX_ANSWER:
-        raise InvalidInputError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
+        raise UnreadableAnswerError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
 
 
 def _checked(
