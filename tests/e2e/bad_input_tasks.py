@@ -65,6 +65,10 @@ class Tasks:
     def __init__(self, prepared: Prepared, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.prepared, self.world, self._patch, self.folder = prepared, prepared.world, patch, folder
         self.wallet, self.payer, self.order = prepared.wallet, prepared.payer, prepared.order
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Let what runs next be no retry of what ran before."""
         self.context = recorded_context()
 
     def run(self, name: str) -> Any:

@@ -45,6 +45,7 @@ def test_broken_answers(tasks: Tasks, request_kind: str) -> None:
     unclear = []
     with tasks.nothing_sent():
         for name, change in BROKEN.items():
+            tasks.begin_anew()
             problem = _problem_of(tasks, task, Rule(applies, change))
             if problem:
                 unclear.append(f"{name}: {problem}")

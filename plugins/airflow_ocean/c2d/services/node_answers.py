@@ -297,13 +297,15 @@ def read_file_infos(answer: Any, what: str) -> list[FileInfo]:
     :raises UnreadableAnswerError: when it is said in an unknown form
     """
     with reading(what, "the node answers in an unknown form"):
-        return [
-            FileInfo(
-                index=index,
-                valid=bool(entry["valid"]) and bool(int(entry["contentLength"]) or entry.get("contentType")),
-                checksum=optional_text(entry, "checksum"),
-                content_length=whole_number(entry, "contentLength"),
-                content_type=entry.get("contentType") or None,
-            )
-            for index, entry in enumerate(answer)
-        ]
+        return [_file_info(index, entry) for index, entry in enumerate(answer)]
+
+
+def _file_info(index: int, entry: dict[str, Any]) -> FileInfo:
+    length, content_type = whole_number(entry, "contentLength"), entry.get("contentType") or None
+    return FileInfo(
+        index=index,
+        valid=bool(entry["valid"]) and bool(length or content_type),
+        checksum=optional_text(entry, "checksum"),
+        content_length=length,
+        content_type=content_type,
+    )
