@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_ocean.artifacts import Artifact, check_integrity, save_output
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.c2d.job_files import Outputs
-from airflow_ocean.c2d.result_errors import shown
+from airflow_ocean.c2d.result_errors import ResultTooLargeError, UndecodableResultError, shown
 from airflow_ocean.c2d.results import artifact_name, save_stream
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ class ResultFetcher:
         artifacts: list[Artifact] = []
         for result in results:
             left = self.max_bytes - sum(artifact.size for artifact in artifacts)
-            artifacts += self._unpacked(result, left) if result.archive else [self._whole(result, left)]
+            try:
+                artifacts += self._unpacked(result, left) if result.archive else [self._whole(result, left)]
+            except (ResultTooLargeError, UndecodableResultError) as error:
+                raise type(error)(f"Fetching {shown(result.name)} of job {self.job.id}: {error}") from error
         return artifacts
 
     def _whole(self, result: ResultFile, max_bytes: int) -> Artifact:

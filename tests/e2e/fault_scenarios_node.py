@@ -76,7 +76,7 @@ def start_paid(world: World, *, spent: bool) -> Case:
     return Case({"order": order.to_dict()}, wallet.private_key, verify)
 
 
-def _settled_job(world: World) -> tuple[Wallet, str]:
+def settled_job(world: World) -> tuple[Wallet, str]:
     wallet = world.wallet(ocean=100 * ETHER)
     with world.client(wallet.private_key) as client:
         job = client.jobs.start(paid_order(world, wallet, world.paid_environment.id))
@@ -89,7 +89,7 @@ def _settled_job(world: World) -> tuple[Wallet, str]:
 
 
 def settle(world: World, _folder: Path) -> Case:
-    wallet, job_id = _settled_job(world)
+    wallet, job_id = settled_job(world)
     nonce = world.nonce(wallet.address)
     cost = {"tokens": {}, "locked": {world.ocean: str(_LOCKED)}}
 
@@ -105,7 +105,7 @@ def settle(world: World, _folder: Path) -> Case:
 
 def withdraw(world: World, _folder: Path) -> Case:
     """What a job has left, and what a node that has vanished never claimed."""
-    wallet, _ = _settled_job(world)
+    wallet, _ = settled_job(world)
     with world.client(wallet.private_key) as client:
         leave_expired_lock(client, world.escrow, world.ocean, _LOCKED)
     nonce = world.nonce(wallet.address)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from eth_account import Account
 
 from airflow_ocean.c2d import cache
 from airflow_ocean.c2d.assets import AssetSpec, Pricing
@@ -16,7 +18,10 @@ from airflow_ocean.c2d.jobs import get_job
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.network import Network
 from airflow_ocean.c2d.order_book import OrderBook
-from include.localnet.accounts import ALICE, BOB, Account
+from include.localnet.accounts import ALICE, BOB
+from include.localnet.ethereum import Chain
+from tests.conftest import STACK
+from tests.e2e.fault_world import ETHER, Wallet
 from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until
 from tests.unit.c2d.conftest import CONTAINER
@@ -24,18 +29,27 @@ from tests.unit.c2d.conftest import CONTAINER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_ocean.c2d.orders import Order
+    from include.localnet.accounts import Account as KnownAccount
     from include.localnet.settings import NetworkSettings
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks]
 
 # What ocean-lib 3.1.2 needs for a publish with its default token URI.
 OCEAN_LIB_PUBLISH_GAS = 1_751_000
+# What a payment asks: what kind of service it is, the DDOs, the environments, a quote. An Ocean Node is asked for each DDO:
+# its search speaks the language of its own database, which nobody outside knows.
+TO_PAY = {"provider": 4, "node": 5}[STACK]
+RPC_TO_PAY = {"provider": 36, "node": 66}[STACK]
+# A paid start on a node looks at deposit and authorization first, and for the lock afterwards.
+RPC_TO_START = {"provider": 1, "node": 8}[STACK]
 
 
 class Counted:
     """The local network, with a proxy in front of it that counts what this process asks."""
 
     def __init__(self, localnet: NetworkSettings) -> None:
+        self.chain = Chain(localnet.rpc_url)
         self.files_url = localnet.files_url
         self.proxy = FaultProxy(
             {
@@ -53,11 +67,11 @@ class Counted:
         self.services: Counter[str] = Counter()
         self.rpc: Counter[str] = Counter()
 
-    def client(self, account: Account) -> OceanClient:
+    def client(self, account: KnownAccount | Wallet) -> OceanClient:
         return OceanClient(self.network, account.private_key, MemoryJournal())
 
     @contextmanager
-    def counting(self, account: Account) -> Iterator[OceanClient]:
+    def counting(self, account: KnownAccount | Wallet) -> Iterator[OceanClient]:
         """Yield a client as a new process has it, and count its requests."""
         cache.forget()
         self.proxy.watch(os.getpid())
@@ -71,7 +85,8 @@ class Counted:
 
     def looks_at_the_index(self, did: str) -> int:
         """Return how often a DDO was asked for: at least once, and until the index follows the chain."""
-        return self.services[f"aquarius GET /api/aquarius/assets/ddo/{did}"]
+        path = f" GET /api/aquarius/assets/ddo/{did}"  # a node is its own metadata cache
+        return sum(count for asked, count in self.services.items() if asked.endswith(path))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +114,17 @@ def pair(counted: Counted) -> tuple[str, str]:
     return dataset, algorithm
 
 
+@pytest.fixture
+def bob(counted: Counted) -> Wallet:
+    """A wallet with some of Bob's OCEAN, which has nothing approved and nothing in the escrow."""
+    made = Account.from_key(secrets.token_bytes(32))
+    wallet = Wallet(made.address, "0x" + bytes(made.key).hex())
+    counted.chain.request("anvil_setBalance", wallet.address, hex(10 * ETHER))
+    with counted.client(BOB) as client:
+        client.datatokens.transfer(client.contract_address("Ocean"), wallet.address, 10 * ETHER)
+    return wallet
+
+
 def test_a_publish(counted: Counted) -> None:
     with counted.counting(ALICE) as alice:
         did = alice.assets.publish(spec(counted, "dataset")).did
@@ -124,25 +150,50 @@ def test_allowing(counted: Counted, pair: tuple[str, str]) -> None:
     assert len(alice.transactions.mined) == 1
 
 
-def test_paying_starting_and_looking(counted: Counted, pair: tuple[str, str]) -> None:
+def test_paying_starting_and_looking(
+    counted: Counted, bob: Wallet, pair: tuple[str, str], with_orders: dict[str, Any]
+) -> None:
     dataset, algorithm = pair
-    with counted.counting(BOB) as bob:
-        order = bob.orders.pay(bob.orders.quote([dataset], algorithm))
-    assert counted.services.total() <= 4, counted.services
+    with counted.counting(bob) as client:
+        order = client.orders.pay(client.orders.quote([dataset], algorithm, **with_orders))
+    assert counted.services.total() <= TO_PAY, counted.services
     assert counted.rpc["eth_chainId"] == 1
-    assert counted.rpc.total() - counted.rpc["eth_getTransactionReceipt"] <= 36, counted.rpc
+    assert counted.rpc.total() - counted.rpc["eth_getTransactionReceipt"] <= RPC_TO_PAY, counted.rpc
     # Template 2 dispenses and orders at once; template 1 takes two transactions.
-    at_once, dispensed, ordered = bob.transactions.mined
+    at_once, dispensed, ordered, *for_escrow = client.transactions.mined
     assert at_once.gas_used < 0.7 * (dispensed.gas_used + ordered.gas_used)
-    with counted.counting(BOB) as bob:
-        job = bob.jobs.start(order)
+    # An approval, the deposit and the authorization.
+    assert len(for_escrow) == (3 if STACK == "node" else 0)
+    check_start(counted, bob, order)
+    assert counted.rpc.total() <= RPC_TO_START, counted.rpc
+
+
+@pytest.mark.skipif(
+    STACK != "node", reason="only an Ocean Node's environments have a free part without orders"
+)
+def test_the_free_part(counted: Counted, bob: Wallet, pair: tuple[str, str]) -> None:
+    with counted.counting(bob) as client:
+        order = client.orders.pay(client.orders.quote([pair[0]], pair[1], duration=60))
+    assert counted.services.total() <= 4, counted.services
+    assert set(counted.rpc) == {"eth_chainId"}
+    check_start(counted, bob, order)
+    assert set(counted.rpc) == {"eth_chainId"}
+
+
+def check_start(counted: Counted, bob: Wallet, order: Order) -> None:
+    """Count a start and a look at the job, and leave what the start asked of the chain."""
+    with counted.counting(bob) as client:
+        job = client.jobs.start(order)
     assert counted.services.total() <= 3, counted.services
-    assert counted.rpc.total() <= 1, counted.rpc
-    with counted.counting(BOB):
-        get_job(counted.network.provider_url, BOB.address, job.id)
+    assert client.transactions.mined == []
+    rpc = counted.rpc
+    with counted.counting(bob):
+        get_job(counted.network.provider_url, bob.address, job.id)
     assert counted.services.total() == 1, counted.services
+    assert counted.rpc.total() == 0, counted.rpc
+    counted.rpc = rpc
     wait_until(
-        lambda: get_job(counted.network.provider_url, BOB.address, job.id).is_finished, "the job is over"
+        lambda: get_job(counted.network.provider_url, bob.address, job.id).is_finished, "the job is over"
     )
 
 
@@ -151,34 +202,43 @@ class Store(dict[str, Any]):
         self[key] = value
 
 
-def test_a_recurring_payment(counted: Counted, pair: tuple[str, str]) -> None:
+def test_a_recurring_payment(
+    counted: Counted, bob: Wallet, pair: tuple[str, str], with_orders: dict[str, Any]
+) -> None:
     store = Store()
-    with counted.client(BOB) as bob:
-        OrderBook(bob, store, "first", lambda _: False).pay([pair[0]], pair[1])
-    with counted.counting(BOB) as bob:
-        OrderBook(bob, store, "second", lambda _: False).pay([pair[0]], pair[1])
-    # The list of unfinished jobs is asked for, but no quote, as nothing is due.
-    assert counted.services.total() <= 4, counted.services
-    assert counted.services["provider POST /api/services/initializeCompute"] == 0
-    # The chain's id, and whether it knows both orders.
-    assert counted.rpc["eth_getTransactionReceipt"] == 2
-    assert counted.rpc.total() <= 3, counted.rpc
-    assert bob.transactions.mined == []
+    with counted.client(bob) as client:
+        OrderBook(client, store, "first", lambda _: False).pay([pair[0]], pair[1], **with_orders)
+    with counted.counting(bob) as client:
+        OrderBook(client, store, "second", lambda _: False).pay([pair[0]], pair[1], **with_orders)
+    assert counted.services.total() <= TO_PAY, counted.services
+    if STACK == "node":
+        # Each job has a payment of its own; what was deposited for the first, which did not start, is enough for it.
+        assert counted.services["provider GET /api/services/compute"] == 0
+        assert counted.rpc.total() <= 8, counted.rpc
+    else:
+        # The list of unfinished jobs is asked for, but no quote, as nothing is due.
+        assert counted.services["provider POST /api/services/initializeCompute"] == 0
+        # The chain's id, and whether it knows both orders.
+        assert counted.rpc["eth_getTransactionReceipt"] == 2
+        assert counted.rpc.total() <= 3, counted.rpc
+    assert client.transactions.mined == []
 
 
-def test_an_exact_approval_and_the_purchase_with_the_order(counted: Counted, pair: tuple[str, str]) -> None:
+def test_an_exact_approval_and_the_purchase_with_the_order(
+    counted: Counted, bob: Wallet, pair: tuple[str, str], with_orders: dict[str, Any]
+) -> None:
     with counted.client(ALICE) as alice:
         sold = alice.assets.publish(
             spec(counted, "dataset", template=2, pricing=Pricing.fixed_rate(10**16))
         ).did
     with counted.client(ALICE) as alice:
         alice.assets.allow_algorithm(sold, algorithm_did=pair[1])
-    with counted.counting(BOB) as bob:
-        order = bob.orders.pay(bob.orders.quote([sold], pair[1]))
-        token = bob.assets.resolve(sold).service("compute").datatoken
-        ocean = bob.datatokens.contract(bob.contract_address("Ocean"))
-        assert ocean.allowance(BOB.address, token) == 0
-    approved, bought, *_ = bob.transactions.mined
+    with counted.counting(bob) as client:
+        order = client.orders.pay(client.orders.quote([sold], pair[1], **with_orders))
+        token = client.assets.resolve(sold).service("compute").datatoken
+        ocean = client.datatokens.contract(client.contract_address("Ocean"))
+        assert ocean.allowance(bob.address, token) == 0
+    approved, bought, *_ = client.transactions.mined
     assert approved.gas_used < 60_000
     assert bought.hash == order.transactions[0]
     assert bought.gas_used < 350_000

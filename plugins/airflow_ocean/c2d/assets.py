@@ -141,7 +141,7 @@ def parse_asset(ddo: dict[str, Any]) -> Asset:
             services=services,
             ddo=ddo,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InvalidInputError(
             f"the metadata cache's DDO is incomplete ({error!r}): {str(ddo)[:200]}"
         ) from error
@@ -434,13 +434,19 @@ class Assets:
                 f"the Provider at {service.endpoint} cannot read the files of algorithm {algorithm.did}; is their URL "
                 "reachable from the Provider?"
             )
-        container = algorithm.ddo["metadata"]["algorithm"]["container"]
+        try:
+            container = algorithm.ddo["metadata"]["algorithm"]["container"]
+            section = container["entrypoint"] + container["checksum"]
+            digest = hashlib.sha256(section.encode()).hexdigest()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(
+                f"the metadata of algorithm {algorithm.did} does not say what its container is ({error!r}): its publisher has "
+                "to publish it with entrypoint and checksum"
+            ) from error
         return {
             "did": algorithm.did,
             "filesChecksum": "".join(str(info.checksum) for info in infos),
-            "containerSectionChecksum": hashlib.sha256(
-                (container["entrypoint"] + container["checksum"]).encode()
-            ).hexdigest(),
+            "containerSectionChecksum": digest,
         }
 
 

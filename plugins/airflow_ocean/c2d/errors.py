@@ -97,6 +97,10 @@ class InvalidInputError(FatalError):
     """A parameter, a connection field or a service's answer is not what it has to be."""
 
 
+class UnreadableAnswerError(InvalidInputError):
+    """A service says that it did what was asked, but the rest of its answer is not what it has to be."""
+
+
 class AssetNotFoundError(FatalError):
     """No asset with this DID is known, or it is no longer active."""
 

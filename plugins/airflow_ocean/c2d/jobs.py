@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import InvalidInputError, JobNotFoundError
+from airflow_ocean.c2d.errors import FatalError, JobNotFoundError, UnreadableAnswerError
 from airflow_ocean.c2d.services import JobRequest, fetch_job
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Job:
 def parse_job(answer: Any) -> Job:
     """Read a job out of a service's answer.
 
-    :raises InvalidInputError: when the answer is not what a service gives
+    :raises UnreadableAnswerError: when the answer is not what a service gives
     """
     try:
         results = tuple(
@@ -150,6 +150,8 @@ def parse_job(answer: Any) -> Job:
             )
             for index, entry in enumerate(answer.get("results") or [])
         )
+        if any(file.size < 0 for file in results):
+            raise ValueError("a negative filesize")
         state = int(answer["status"])
         datasets = answer.get("inputDID") or []
         return Job(
@@ -165,7 +167,7 @@ def parse_job(answer: Any) -> Job:
             dataset_dids=tuple(str(did) for did in ([datasets] if isinstance(datasets, str) else datasets)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InvalidInputError(
+        raise UnreadableAnswerError(
             f"the service describes a job in an unknown form ({error!r}): {str(answer)[:300]}"
         ) from error
 
@@ -249,19 +251,23 @@ class Jobs:
     def log_tail(self, job: Job, provider_url: str | None = None, max_bytes: int = 8_000) -> str:
         """Return the end of the log that says most about a job's end, empty when there is none.
 
-        That is the algorithm's, or before it ran the configuration's.
+        That is the algorithm's, or before it ran the configuration's. Of one that cannot be read, it says why.
         """
+        problem = ""
         for kind in LOG_TYPES:
             for file in job.results:
                 if file.type != kind or not file.size:
                     continue
                 tail = b""
-                with self.open_result(job.id, file.index, provider_url) as stream:
-                    for chunk in stream.chunks:
-                        tail = (tail + chunk)[-max_bytes:]
+                try:
+                    with self.open_result(job.id, file.index, provider_url) as stream:
+                        for chunk in stream.chunks:
+                            tail = (tail + chunk)[-max_bytes:]
+                except FatalError as error:  # how the job ended must be told all the same
+                    problem = f"it cannot be read: {error}"
                 if tail.strip():
                     return tail.decode(errors="replace").strip()
-        return ""
+        return problem
 
 
 def select_job(jobs: list[Job], job_id: str, provider_url: str) -> Job:

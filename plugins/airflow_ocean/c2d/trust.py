@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eth_utils import keccak
 
-from airflow_ocean.c2d.errors import MetadataChangedError, NotIndexedError
+from airflow_ocean.c2d.errors import InvalidInputError, MetadataChangedError, NotIndexedError
 from airflow_ocean.c2d.specs import closed
 from airflow_ocean.c2d.wallet import machine_lock
 
@@ -142,6 +142,7 @@ class Trust:
             service = dataset.service("compute")
             ddo = {key: value for key, value in dataset.ddo.items() if key not in _ADDED}
             policy = ddo["services"][service.index].setdefault("compute", {})
+            _check_policy(policy, did)
             if not change(policy):
                 return None
             if writes > MOST_WRITES:
@@ -220,6 +221,21 @@ class Trust:
                 "makes its change again, for others look at the dataset's lists",
                 dataset.did, ", ".join(between), written.hash,
             )  # fmt: skip
+
+
+def _check_policy(policy: Any, did: str) -> None:
+    """Check the form of a ``compute`` section, as far as changes look into it.
+
+    :raises InvalidInputError: when it is another
+    """
+    if isinstance(policy, dict):
+        lists = ((policy.get(ALGORITHMS) or [], dict), (policy.get(PUBLISHERS) or [], str))
+        if all(isinstance(given, list) and all(isinstance(e, kind) for e in given) for given, kind in lists):
+            return
+    raise InvalidInputError(
+        f"the compute section of {did}'s metadata has an unknown form, so it cannot be changed: {str(policy)[:300]}; its "
+        "publisher has to write it anew"
+    )
 
 
 def _shown(dataset: Asset) -> tuple[str, int]:

@@ -94,7 +94,7 @@ class World:
 
 
 def job(entry: dict[str, Any], **payment: Any) -> Job:
-    return read_job({**entry, "payment": {**entry["payment"], **payment}})
+    return read_job({**entry, "payment": {**entry["payment"], **payment}}, "asking")
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ class TestSettlement:
 
     def test_a_payment_in_no_block(self, world: World, bob: OceanClient) -> None:
         entry = world.lock(10)
-        for said in ("0x" + "00" * 32, None, "nolock"):
+        for said in ("0x" + "00" * 32, None):
             assert bob.escrow.settlement(job(entry, lockTx=said)) == Settlement(None)
 
     def test_a_lock_that_reverted_costs_nothing(self, world: World, bob: OceanClient) -> None:

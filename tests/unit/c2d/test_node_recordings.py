@@ -13,7 +13,7 @@ from airflow_ocean.c2d import errors
 from airflow_ocean.c2d.services import node_answers, node_jobs
 from airflow_ocean.c2d.services.docker_frames import decode_frames
 from airflow_ocean.c2d.services.generation import describes_node
-from airflow_ocean.c2d.services.http import read_json
+from airflow_ocean.c2d.services.http import AsyncHttpSession, read_json
 from airflow_ocean.c2d.units import MAX_UINT256
 from tests.support.ocean_node import CLUSTER, Exchange, recorded_exchanges
 
@@ -101,18 +101,6 @@ def check_environments(answer: Any) -> None:
         assert paid.fee_token == answer[0]["fees"]["8996"][0]["feeToken"]
 
 
-def check_quote(answer: Any) -> None:
-    quote = node_answers.read_quote(answer, "asking")
-    assert quote.payment
-    assert quote.payment.amount % 10**18 == 0
-    assert 0 < quote.payment.amount < MAX_UINT256
-    assert quote.payment.lock_seconds > 3600
-    for order, entry in zip(quote.datasets, answer["datasets"], strict=True):
-        assert (order.valid_order or False) == entry["validOrder"]
-        assert order.provider_fee == entry.get("providerFee")
-    assert quote.algorithm.needed is ("did" in answer["algorithm"])
-
-
 def check_ddo(answer: Any) -> None:
     ddo = node_answers.read_ddo(answer, "asking")
     assert ddo["event"]["tx"] == answer["indexedMetadata"]["event"]["txid"]
@@ -124,6 +112,10 @@ def check_file_infos(answer: Any) -> None:
     for info, entry in zip(node_answers.read_file_infos(answer, "asking"), answer, strict=True):
         assert info.valid is (entry["name"] != "none")
         assert info.checksum == entry["checksum"]
+
+
+def check_verdict(answer: Any) -> None:
+    node_answers.check_verdict(answer, "asking")
 
 
 def nothing(answer: Any) -> None:
@@ -138,13 +130,12 @@ READERS: dict[tuple[str, str], Callable[[Any], None]] = {
     ("POST", COMPUTE): check_jobs,
     ("POST", "/api/services/freeCompute"): check_jobs,
     ("GET", "/api/services/computeEnvironments"): check_environments,
-    ("POST", "/api/services/initializeCompute"): check_quote,
     ("POST", "/api/services/fileInfo"): check_file_infos,
     ("GET", "/api/aquarius/assets/ddo"): check_ddo,
     ("GET", "/api/aquarius/assets/metadata"): check_ddo,
     ("GET", "/api/aquarius/state/ddo"): nothing,
     ("POST", "/api/aquarius/assets/metadata/query"): nothing,
-    ("POST", "/api/aquarius/assets/ddo/validate"): nothing,
+    ("POST", "/api/aquarius/assets/ddo/validate"): check_verdict,
     ("GET", "/api/services/initialize"): nothing,
     ("GET", "/api/services/escrow/events"): nothing,
     ("POST", "/api/services/auth/token"): nothing,
@@ -152,13 +143,43 @@ READERS: dict[tuple[str, str], Callable[[Any], None]] = {
     ("POST", "/api/services/decrypt"): nothing,
 }
 RAW = ("/api/services/encrypt", "/api/services/download")
+QUOTE = "/api/services/initializeCompute"
 LOGS = ("/api/services/computeResult", "/api/services/computeStreamableLogs")
 
 
-@pytest.mark.parametrize("exchange", [e for e in GOOD if e.path not in (*RAW, *LOGS)], ids=str)
+@pytest.mark.parametrize("exchange", [e for e in GOOD if e.path not in (*RAW, *LOGS, QUOTE)], ids=str)
 def test_an_answer_is_read(exchange: Exchange) -> None:
     path = exchange.path.partition("/did:")[0]
     READERS[exchange.method, path](read_json(response_of(exchange), "asking"))
+
+
+async def test_a_job_that_cannot_be_read_does_not_touch_the_others() -> None:
+    (exchange,) = [e for e in GOOD if (e.scenario, e.case) == ("settled-70", "all jobs after settling")]
+    broken, *others = read_json(response_of(exchange), "asking")
+    assert others
+    answer = [5, {"status": 1}, {**broken, "status": "fine"}, *others]
+    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+    async with client:
+        reader = node_jobs.NodeJobReader(AsyncHttpSession(client, node_answers.check), "http://node", "0x1")
+        found = (await reader.fetch_jobs([f"{CLUSTER}-{entry['jobId']}" for entry in (broken, *others)])).jobs
+    assert isinstance(found.pop(f"{CLUSTER}-{broken['jobId']}"), errors.UnreadableAnswerError)
+    assert len(found) == len(others)
+    assert all(isinstance(job, node_jobs.NodeJob) for job in found.values())
+
+
+@pytest.mark.parametrize("exchange", [e for e in GOOD if e.path == QUOTE], ids=str)
+def test_a_quote_is_read(exchange: Exchange) -> None:
+    assert exchange.body
+    answer = read_json(response_of(exchange), "asking")
+    quote = node_answers.read_quote(answer, exchange.body.value, "asking")
+    assert quote.payment
+    assert quote.payment.amount % 10**18 == 0
+    assert 0 < quote.payment.amount < MAX_UINT256
+    assert quote.payment.lock_seconds > 3600
+    for order, entry in zip(quote.datasets, answer["datasets"], strict=True):
+        assert (order.valid_order or False) == entry["validOrder"]
+        assert order.provider_fee == entry.get("providerFee")
+    assert quote.algorithm.needed is ("did" in answer["algorithm"])
 
 
 @pytest.mark.parametrize("exchange", [e for e in GOOD if e.path in LOGS and e.answer], ids=str)
@@ -170,17 +191,17 @@ def test_a_result_is_decoded(exchange: Exchange) -> None:
             assert archive.getnames()[0] == "outputs"
     elif exchange.answer.kind == "base64":
         pieces = [content[position : position + 7] for position in range(0, len(content), 7)]
-        text = b"".join(decode_frames(pieces)).decode()
+        text = b"".join(decode_frames(pieces, "reading")).decode()
         assert text
         assert "\x00" not in text
     else:
         # What has no frames passes as it is, however it is cut.
-        assert b"".join(decode_frames([content[:3], content[3:]])) == content
+        assert b"".join(decode_frames([content[:3], content[3:]], "reading")) == content
 
 
 def test_a_log_without_frames_is_told_from_a_damaged_one() -> None:
     frame = b"\1\0\0\0\0\0\0\3abc"
-    assert list(decode_frames([b"", b"no"])) == [b"no"]
-    assert list(decode_frames([frame, frame[:-1]])) == [b"abc", b"ab"]
-    with pytest.raises(errors.InvalidInputError, match="all through"):
-        list(decode_frames([frame, b"not a frame"]))
+    assert list(decode_frames([b"", b"no"], "reading")) == [b"no"]
+    assert list(decode_frames([frame, frame[:-1]], "reading")) == [b"abc", b"ab"]
+    with pytest.raises(errors.InvalidInputError, match="reading: .* all through"):
+        list(decode_frames([frame, b"not a frame"], "reading"))

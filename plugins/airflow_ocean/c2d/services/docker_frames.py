@@ -22,9 +22,13 @@ class FrameDecoder:
 
     A log that does not begin with a frame is plain text, and passes: of a program that could not be started a node writes
     there why. Source: Ocean Node 3.2.0, ``C2DEngineDocker.processJob``.
+
+
+    :param what: what is done with the log, for the message
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._rest = b""
         self._framed: bool | None = None
 
@@ -41,7 +45,10 @@ class FrameDecoder:
             self._rest = b""
         while self._framed and len(self._rest) >= FRAME_HEADER:
             if not _begins_frame(self._rest):
-                raise InvalidInputError("the algorithm's log is not in Docker's frames all through")
+                raise InvalidInputError(
+                    f"{self._what}: what comes is no log in Docker's frames all through; does something between here and the "
+                    "node change answers?"
+                )
             end = FRAME_HEADER + _length(self._rest)
             if len(self._rest) < end:
                 return
@@ -62,12 +69,13 @@ def _length(content: bytes) -> int:
     return int.from_bytes(content[4:FRAME_HEADER], "big")
 
 
-def decode_frames(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def decode_frames(pieces: Iterable[bytes], what: str) -> Iterator[bytes]:
     """Yield what is in the frames of a whole log, or the log itself when it has none.
 
+    :param what: what is done with the log, for the message
     :raises InvalidInputError: when something else follows a frame
     """
-    decoder = FrameDecoder()
+    decoder = FrameDecoder(what)
     for piece in pieces:
         yield from decoder.feed(piece)
     if rest := decoder.finish():

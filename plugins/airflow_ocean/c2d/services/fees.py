@@ -9,10 +9,17 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_utils import keccak
 
+from airflow_ocean.c2d.services.fields import whole_number
 from airflow_ocean.c2d.units import MAX_UINT256, parse_address
 
 _WORD = re.compile("0x[0-9a-fA-F]{1,64}")
 _BYTES = re.compile("0x([0-9a-fA-F]{2})*")
+
+
+def check_offered(order: Any, *offered: str | None) -> None:
+    """Check that an order which a service takes is one of those that it was offered."""
+    if str(order).lower() not in {given.lower() for given in offered if given}:
+        raise ValueError(f"validOrder {order}, which nobody offered")
 
 
 def check_fee(fee: dict[str, Any]) -> None:
@@ -21,8 +28,7 @@ def check_fee(fee: dict[str, Any]) -> None:
     Source: ``ERC20Template._checkProviderFee``.
     """
     for name, largest in (("providerFeeAmount", MAX_UINT256), ("validUntil", MAX_UINT256), ("v", 255)):
-        if isinstance(fee[name], bool | float) or not 0 <= int(fee[name]) <= largest:
-            raise ValueError(f"{name} {fee[name]!r}")
+        whole_number(fee, name, largest)
     for name in ("providerFeeAddress", "providerFeeToken"):
         parse_address(fee[name], name)
     for name, form in (("r", _WORD), ("s", _WORD), ("providerData", _BYTES)):

@@ -17,6 +17,7 @@ from airflow_ocean.c2d.errors import (
     RateLimitedError,
     ServiceAnswerError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 # No answer of a service but a result is ever larger; the longest, every job of a busy consumer, is 7 MB for 10,000.
 MAX_ANSWER = 64 * 1024 * 1024
+# What may be raised while an answer of another form than expected is taken apart.
+MALFORMED = (InvalidInputError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def said(response: httpx.Response) -> str:
@@ -76,15 +79,29 @@ def unreachable(url: str, what: str, error: Exception) -> ServiceUnavailableErro
     )
 
 
+@contextlib.contextmanager
+def reading(what: str, problem: str) -> Iterator[None]:
+    """Let whatever fails while a successful answer is taken apart be one error.
+
+    :param problem: what it means, for the message
+    :raises UnreadableAnswerError: when something does
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        reason = error if isinstance(error, InvalidInputError) else repr(error)
+        raise UnreadableAnswerError(f"{what}: {problem} ({reason})") from error
+
+
 def read_json(response: httpx.Response, what: str) -> Any:
     """Return the answer's JSON.
 
-    :raises InvalidInputError: when it is none
+    :raises UnreadableAnswerError: when it is none
     """
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError(
+        raise UnreadableAnswerError(
             f"{what}: {response.url.host}:{response.url.port} answers with something that is not JSON ({error})"
         ) from error
 
@@ -217,7 +234,7 @@ async def open_async(
 def _append(body: bytearray, chunk: bytes, url: str, what: str) -> None:
     body += chunk
     if len(body) > MAX_ANSWER:
-        raise InvalidInputError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
+        raise UnreadableAnswerError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
 
 
 def _checked(

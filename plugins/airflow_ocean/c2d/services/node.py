@@ -19,6 +19,7 @@ from airflow_ocean.c2d.errors import (
     NotIndexedError,
     RateLimitedError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
 )
 from airflow_ocean.c2d.jobs import select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
@@ -27,6 +28,8 @@ from airflow_ocean.c2d.services.http import HttpSession, read_json, reading_what
 from airflow_ocean.c2d.services.node_answers import (
     FREE,
     check,
+    check_verdict,
+    read_algorithm,
     read_ddo,
     read_environments,
     read_file_infos,
@@ -153,7 +156,10 @@ class NodeServices:
         :raises InvalidInputError: when the DDO is not valid; a node does not say why
         """
         what = f"validating the metadata of {ddo['id']}"
-        self._send_signed("validateDDO", "POST", f"{_AQUARIUS}/assets/ddo/validate", what, {"ddo": ddo})
+        path = f"{_AQUARIUS}/assets/ddo/validate"
+        check_verdict(
+            read_json(self._send_signed("validateDDO", "POST", path, what, {"ddo": ddo}), what), what
+        )
         text = json.dumps(ddo, separators=(",", ":"))
         return MetadataDocument(
             decryptor_url=self.url,
@@ -255,7 +261,7 @@ class NodeServices:
             "consumerAddress": self._wallet.address,
         }
         answer = self._request("POST", f"{_SERVICES}/initializeCompute", what, json=body)
-        return read_quote(read_json(answer, what), what)
+        return read_quote(read_json(answer, what), body, what)
 
     def _require_different_names(self, datasets: list[AssetInput], what: str) -> None:
         """Refuse datasets of which one's file would be written over another's: a node gives a job all in one folder.
@@ -299,7 +305,7 @@ class NodeServices:
         what = f"starting {request.algorithm.did} on {', '.join(dids)} in {environment}"
         if environment.endswith(FREE):
             # Of a free job a node does not look up how its algorithm is run.
-            code["meta"] = self.resolve(request.algorithm.did)["metadata"]["algorithm"]
+            code["meta"] = read_algorithm(self.resolve(request.algorithm.did), request.algorithm.did, what)
             command, path = "freeStartCompute", "freeCompute"
         else:
             payload["payment"] = {"chainId": self._chain_id, "token": request.payment_token}
@@ -360,13 +366,13 @@ class NodeServices:
                         raise
                     continue
                 chunks = response.iter_bytes(256 * 1024)
-                yield ResultStream(decode_frames(chunks) if kind == "algorithmLog" else chunks, None)
+                yield ResultStream(decode_frames(chunks, what) if kind == "algorithmLog" else chunks, None)
                 return
 
     def _only_job(self, answer: httpx.Response, what: str) -> Job:
         found = read_jobs(read_json(answer, what), what)
         if not found:
-            raise InvalidInputError(f"{what}: the node answers with an empty list of jobs")
+            raise UnreadableAnswerError(f"{what}: the node answers with an empty list of jobs")
         return found[0]
 
     def _remembered(self, jobs: list[NodeJob]) -> list[NodeJob]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow_ocean.c2d import retry_after
@@ -23,11 +23,13 @@ from airflow_ocean.c2d.errors import (
     RateLimitedError,
     ServiceAnswerError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
 )
 from airflow_ocean.c2d.services import EscrowPayment, FileInfo, JobQuote, OrderQuote
-from airflow_ocean.c2d.services.fees import check_fee
-from airflow_ocean.c2d.services.http import said
-from airflow_ocean.c2d.units import parse_address
+from airflow_ocean.c2d.services.fees import check_fee, check_offered
+from airflow_ocean.c2d.services.fields import optional_text, whole_number
+from airflow_ocean.c2d.services.http import MALFORMED, reading, said
+from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, parse_address
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # A node's environment has a free part; it is offered as an environment of its own, under the id with this behind it.
 FREE = "#free"
+# A node locks a job's payment for as long as the job may take, and an hour to claim it. Who asks for more than this, seconds,
+# asks for the money itself.
+LONGEST_LOCK = 366 * 24 * 3600
 
 # What a node says, what it means, and what to do; the first that fits counts.
 _ERRORS: tuple[tuple[str, type[OceanError], str], ...] = (
@@ -90,6 +95,7 @@ _ERRORS: tuple[tuple[str, type[OceanError], str], ...] = (
     ("Missing|Parameter :|Invalid|Cannot read properties", InvalidInputError,
      "is it a version of Ocean Node that takes other requests than 3.2.0?"),
 )  # fmt: skip
+HASH = re.compile("0x[0-9a-fA-F]{64}")
 _WAIT = re.compile(r"Try again in (\d+) seconds")
 _TAGS = re.compile(r"(?s)<head>.*?</head>|<[^>]*>")
 
@@ -141,22 +147,17 @@ def read_environments(answer: Any, chain_id: int, consumer: str, what: str) -> l
 
     :param chain_id: the chain whose tokens pay; a free part is of every chain
     :param consumer: whose access is read, in checksum form
-    :raises InvalidInputError: when it is no list of them
+    :raises UnreadableAnswerError: when it is no list of them
     """
     if not isinstance(answer, list):
-        raise InvalidInputError(f"{what}: the node answers with something that is no list of environments")
+        raise UnreadableAnswerError(
+            f"{what}: the node answers with something that is no list of environments"
+        )
     found: list[ComputeEnvironment] = []
     for entry in answer:
         try:
             found += _parts(entry, chain_id, consumer)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            InvalidOperation,
-            InvalidInputError,
-        ) as error:
+        except MALFORMED as error:
             logger.warning("%s: one is described in an unknown form (%r): %.300s", what, error, entry)
     return found
 
@@ -184,9 +185,17 @@ def _amount(resources: list[dict[str, Any]], name: str, key: str) -> Any:
     return next((resource.get(key) or 0 for resource in resources if resource["id"] == name), 0)
 
 
+def _by_resource(entries: list[dict[str, Any]], key: str) -> dict[str, Decimal]:
+    """Return a number of each resource: its price, or how much of it there is."""
+    numbers = {str(entry["id"]): Decimal(str(entry.get(key) or 0)) for entry in entries}
+    for name, number in numbers.items():
+        if not number.is_finite() or not 0 <= number <= MAX_UINT256:
+            raise ValueError(f"{key} {number} of {name}")
+    return numbers
+
+
 def _paid(entry: dict[str, Any], fee: dict[str, Any], consumer: str) -> ComputeEnvironment:
-    prices = {str(price["id"]): Decimal(str(price["price"])) for price in fee["prices"]}
-    least = {str(resource["id"]): Decimal(str(resource.get("min") or 0)) for resource in entry["resources"]}
+    prices, least = _by_resource(fee["prices"], "price"), _by_resource(entry["resources"], "min")
     smallest = sum((price * least.get(name, Decimal(0)) for name, price in prices.items()), Decimal(0))
     return ComputeEnvironment(
         id=str(entry["id"]),
@@ -194,7 +203,7 @@ def _paid(entry: dict[str, Any], fee: dict[str, Any], consumer: str) -> ComputeE
         price_per_minute=smallest,
         # Nodes compare a token's address case-sensitively: it stays as it was written.
         fee_token=str(fee["feeToken"]),
-        max_job_duration=int(entry["maxJobDuration"]),
+        max_job_duration=whole_number(entry, "maxJobDuration"),
         cpu_number=int(_amount(entry["resources"], "cpu", "max")),
         ram_gb=int(_amount(entry["resources"], "ram", "max")),
         description=str(entry.get("description") or "Ocean Node"),
@@ -214,7 +223,7 @@ def _free(entry: dict[str, Any], consumer: str) -> ComputeEnvironment:
         consumer_address=parse_address(entry["consumerAddress"], "consumerAddress"),
         price_per_minute=Decimal(0),
         fee_token=None,
-        max_job_duration=int(free["maxJobDuration"]),
+        max_job_duration=whole_number(free, "maxJobDuration"),
         cpu_number=int(_amount(resources, "cpu", "max")),
         ram_gb=int(_amount(resources, "ram", "max")),
         description=f"{entry.get('description') or 'Ocean Node'}, free part",
@@ -224,43 +233,57 @@ def _free(entry: dict[str, Any], consumer: str) -> ComputeEnvironment:
     )
 
 
-def read_quote(answer: Any, what: str) -> JobQuote:
+def read_quote(answer: Any, asked: dict[str, Any], what: str) -> JobQuote:
     """Read what a job takes.
 
-    :raises InvalidInputError: when it is said in an unknown form
+    :param asked: the body of the request that it answers
+    :raises UnreadableAnswerError: when it is said in an unknown form, or of something else than was asked
     """
-    try:
-        payment = answer["payment"]
+    with reading(what, "the node answers in an unknown form"):
+        pairs = zip(answer["datasets"], asked["datasets"], strict=True)
         return JobQuote(
-            [_order(entry) for entry in answer["datasets"]],
-            _order(answer["algorithm"]),
-            EscrowPayment(
-                parse_address(payment["escrowAddress"], "escrowAddress"),
-                parse_address(payment["payee"], "payee"),
-                str(payment["token"]),
-                int(payment["amount"]),
-                int(payment["minLockSeconds"]),
-            ),
+            [_order(*pair) for pair in pairs],
+            _order(answer["algorithm"], asked["algorithm"]),
+            _payment(answer["payment"], asked["payment"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(f"{what}: the node answers in an unknown form ({error!r})") from error
 
 
-def _order(entry: dict[str, Any]) -> OrderQuote:
+def _payment(payment: dict[str, Any], asked: dict[str, Any]) -> EscrowPayment:
+    for name in ("chainId", "token"):
+        if str(payment[name]) != str(asked[name]):
+            raise ValueError(f"{name} {payment[name]!r}, where {asked[name]!r} was asked for")
+    payee = parse_address(payment["payee"], "payee")
+    if payee == ZERO_ADDRESS:
+        raise ValueError("a payee that is nobody")
+    return EscrowPayment(
+        parse_address(payment["escrowAddress"], "escrowAddress"),
+        payee,
+        str(payment["token"]),
+        whole_number(payment, "amount"),
+        whole_number(payment, "minLockSeconds", LONGEST_LOCK),
+    )
+
+
+def _order(entry: dict[str, Any], asked: dict[str, Any]) -> OrderQuote:
     """Read what has to be done about one order.
 
     A node proposes a new fee beside an order whose fee's time is over. Nothing is due in it, and a start does not look at
     it, so an order that the node accepts is good as it is. Source: Ocean Node 3.2.0, ``initializeCompute`` and
     ``startCompute``.
     """
-    if "did" not in entry:  # raw code, which nobody sells
+    did, found = asked.get("documentId"), entry.get("did")
+    if did != found:
+        raise ValueError(f"an order of {found}, where one of {did} was asked for")
+    if did is None:  # raw code, which nobody sells
         return OrderQuote(None, None, needed=False)
     fee, valid_order = entry.get("providerFee"), entry.get("validOrder") or None
-    if valid_order is None:
-        if not isinstance(fee, dict):
-            raise KeyError("providerFee")
+    if valid_order is not None:
+        check_offered(valid_order, asked.get("transferTxId"))
+    if isinstance(fee, dict):
         check_fee(fee)
-    elif isinstance(fee, dict) and int(fee["providerFeeAmount"]) == 0:
+    elif valid_order is None:
+        raise KeyError("providerFee")
+    if valid_order is not None and fee and int(fee["providerFeeAmount"]) == 0:
         fee = None
     return OrderQuote(fee, valid_order)
 
@@ -271,9 +294,9 @@ def _order(entry: dict[str, Any]) -> OrderQuote:
 def read_ddo(answer: Any, what: str) -> dict[str, Any]:
     """Return a DDO in the form of the other generation's index: what the chain tells at the top.
 
-    :raises InvalidInputError: when it is none
+    :raises UnreadableAnswerError: when it is none
     """
-    try:
+    with reading(what, "the node answers with something that is no DDO"):
         indexed = answer["indexedMetadata"]
         event = indexed.get("event") or {}
         ddo = {key: value for key, value in answer.items() if key != "indexedMetadata"}
@@ -284,28 +307,46 @@ def read_ddo(answer: Any, what: str) -> dict[str, Any]:
             "stats": {"orders": sum(int(entry.get("orders") or 0) for entry in indexed.get("stats") or [])},
             "purgatory": indexed.get("purgatory") or {"state": False},
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(
-            f"{what}: the node answers with something that is no DDO ({error!r})"
-        ) from error
+
+
+def read_algorithm(ddo: dict[str, Any], did: str, what: str) -> dict[str, Any]:
+    """Return what an algorithm's DDO says of how it is run.
+
+    :raises UnreadableAnswerError: when it is another asset's, or says nothing of it
+    """
+    with reading(what, f"the node's DDO of {did} does not say how the algorithm is run"):
+        if ddo["id"] != did:
+            raise ValueError(f"it is that of {ddo['id']}")
+        return dict(ddo["metadata"]["algorithm"])
+
+
+def check_verdict(answer: Any, what: str) -> None:
+    """Check that an answer is a node's proof of a validation, which nobody needs beyond that.
+
+    :raises UnreadableAnswerError: when it is none
+    """
+    with reading(what, "the node answers with something that is no verdict"):
+        if not HASH.fullmatch(answer["hash"]):
+            raise ValueError(f"hash {answer['hash']!r}")
+        parse_address(answer["publicKey"], "publicKey")
 
 
 def read_file_infos(answer: Any, what: str) -> list[FileInfo]:
     """Read what a node found out about files: one that it could not read has no content and no type.
 
-    :raises InvalidInputError: when it is said in an unknown form
+    :raises UnreadableAnswerError: when it is said in an unknown form
     """
-    try:
-        return [
-            FileInfo(
-                index=index,
-                valid=bool(entry["valid"]) and bool(int(entry["contentLength"]) or entry.get("contentType")),
-                checksum=entry.get("checksum"),
-                content_length=int(entry["contentLength"]),
-                content_type=entry.get("contentType") or None,
-                name=str(entry.get("name") or ""),
-            )
-            for index, entry in enumerate(answer)
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(f"{what}: the node answers in an unknown form ({error!r})") from error
+    with reading(what, "the node answers in an unknown form"):
+        return [_file_info(index, entry) for index, entry in enumerate(answer)]
+
+
+def _file_info(index: int, entry: dict[str, Any]) -> FileInfo:
+    length, content_type = whole_number(entry, "contentLength"), entry.get("contentType") or None
+    return FileInfo(
+        index=index,
+        valid=bool(entry["valid"]) and bool(length or content_type),
+        checksum=optional_text(entry, "checksum"),
+        content_length=length,
+        content_type=content_type,
+        name=optional_text(entry, "name") or "",
+    )

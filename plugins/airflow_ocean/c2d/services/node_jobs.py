@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import InvalidInputError
+from airflow_ocean.c2d.errors import FatalError, InvalidInputError, UnreadableAnswerError
 from airflow_ocean.c2d.jobs import OUTPUT, STATUS_COMPLETED, Job, JobPayment, parse_job, select_job
 from airflow_ocean.c2d.services import JobsAnswer, node_answers
-from airflow_ocean.c2d.services.http import HttpSession, open_async, read_json
+from airflow_ocean.c2d.services.http import HttpSession, open_async, read_json, reading
+from airflow_ocean.c2d.services.node_answers import HASH
 from airflow_ocean.c2d.services.pacing import pace_of
+from airflow_ocean.c2d.units import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 # does not tell by itself. They may be so long as JSON.
 LABEL, ALGORITHM, DATASETS = "label", "algorithm", "datasets"
 LONGEST_METADATA = 1024
-_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,42 @@ class NodeJob(Job):
         return super().describe()
 
 
-def read_job(entry: Any) -> NodeJob:
+def read_job(entry: Any, what: str) -> NodeJob:
     """Read a job; its id gets the cluster before it, which only the answer to a start has.
 
-    :raises InvalidInputError: when it is described in an unknown form
+    :raises UnreadableAnswerError: when it is described in an unknown form
     """
-    if not isinstance(entry, dict):
-        raise InvalidInputError(f"the node describes a job in an unknown form: {str(entry)[:300]}")
-    job_id, environment = str(entry.get("jobId", "")), str(entry.get("environment", ""))
-    if "-" not in job_id and "-" in environment:
-        job_id = f"{environment.partition('-')[0]}-{job_id}"
+    with reading(what, "the node describes a job in an unknown form"):
+        return _read_job(entry)
+
+
+def _read_job(entry: dict[str, Any]) -> NodeJob:
+    job_id = _id_of(entry)
+    if job_id is None:
+        raise ValueError(f"no jobId in {str(entry)[:300]}")
     ended, marks = _object(entry.get("terminationDetails")), _object(entry.get("metadata"))
     assets = {"algoDID": marks.get(ALGORITHM), "inputDID": marks.get(DATASETS) or []}
     job = parse_job({**entry, **assets, "jobId": job_id, "agreementId": ""})
     code, label = ended.get("exitCode"), marks.get(LABEL)
+    if isinstance(code, bool) or not isinstance(code, int | None):
+        raise ValueError(f"exitCode {code!r}")
     known = {field.name: getattr(job, field.name) for field in fields(Job)} | {
         # All outputs come as one tar.
         "results": tuple(replace(file, archive=file.type == OUTPUT) for file in job.results),
         "label": label if isinstance(label, str) else None,
         "payment": _payment(entry),
     }
-    return NodeJob(**known, exit_code=code if isinstance(code, int) else None)
+    return NodeJob(**known, exit_code=code)
+
+
+def _id_of(entry: Any) -> str | None:
+    """Return a job's id with the cluster before it, None when it has none."""
+    if not isinstance(entry, dict) or not entry.get("jobId"):
+        return None
+    job_id, environment = str(entry["jobId"]), str(entry.get("environment", ""))
+    if "-" not in job_id and "-" in environment:
+        job_id = f"{environment.partition('-')[0]}-{job_id}"
+    return job_id
 
 
 def metadata_of(label: str, algorithm: str, datasets: list[str]) -> dict[str, Any]:
@@ -84,25 +99,50 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _payment(entry: dict[str, Any]) -> JobPayment | None:
     paid = entry.get("payment")
-    if not isinstance(paid, dict):
+    if paid is None:
         return None
-    # A node that finds nothing locked when it comes to claim says "nolock" in the place of a transaction.
-    lock, claim = (
-        str(paid[name]) if _HASH.fullmatch(str(paid.get(name))) else None for name in ("lockTx", "claimTx")
-    )
+    parse_address(paid["token"], "token")
+    lock, claim = paid.get("lockTx"), str(paid.get("claimTx"))
     return JobPayment(
-        token=str(paid.get("token")), escrow_job=str(entry.get("jobIdHash")), lock=lock, claim=claim
+        token=paid["token"],
+        escrow_job=_hash(entry["jobIdHash"], "jobIdHash"),
+        lock=_hash(lock, "lockTx") if lock else None,
+        # A node that finds nothing locked when it comes to claim says "nolock" in the place of a transaction.
+        claim=claim if HASH.fullmatch(claim) else None,
     )
+
+
+def _hash(value: str, name: str) -> str:
+    if not HASH.fullmatch(value):
+        raise ValueError(f"{name} {value!r}")
+    return value
 
 
 def read_jobs(answer: Any, what: str) -> list[NodeJob]:
     """Read a list of jobs.
 
-    :raises InvalidInputError: when it is none
+    :raises UnreadableAnswerError: when it is none
     """
+    return [read_job(entry, what) for entry in _listed(answer, what)]
+
+
+def _listed(answer: Any, what: str) -> list[Any]:
     if not isinstance(answer, list):
-        raise InvalidInputError(f"{what}: the node answers with something that is no list of jobs")
-    return [read_job(entry) for entry in answer]
+        raise UnreadableAnswerError(f"{what}: the node answers with something that is no list of jobs")
+    return answer
+
+
+def _pick(answer: Any, wanted: Collection[str], what: str) -> dict[str, Job | FatalError]:
+    """Read the jobs that are wanted out of a list; what is wrong with one does not touch the others."""
+    picked: dict[str, Job | FatalError] = {}
+    for entry in _listed(answer, what):
+        job_id = _id_of(entry)
+        if job_id is not None and job_id in wanted:
+            try:
+                picked[job_id] = read_job(entry, what)
+            except UnreadableAnswerError as error:
+                picked[job_id] = error
+    return picked
 
 
 class NodeJobReader:
@@ -120,9 +160,8 @@ class NodeJobReader:
         what = f"listing the jobs of {self._consumer}"
         async with self._pace.turn():
             response = await self._http.get(self._url, what, {"consumerAddress": self._consumer})
-        wanted = frozenset(job_ids)
-        found = read_jobs(read_json(response, what), what)
-        return JobsAnswer({job.id: job for job in found if job.id in wanted}, len(response.content))
+        picked = _pick(read_json(response, what), frozenset(job_ids), what)
+        return JobsAnswer(picked, len(response.content))
 
     async def fetch_job(self, job_id: str) -> JobsAnswer:
         """Return one job."""

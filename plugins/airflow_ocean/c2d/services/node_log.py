@@ -30,7 +30,7 @@ async def follow(url: str, wallet: Wallet, job_id: str) -> AsyncIterator[bytes]:
     )
     async with open_async(node_answers.check) as http:
         for attempt in range(1, SIGNING_ATTEMPTS + 1):
-            decoder = FrameDecoder()
+            decoder = FrameDecoder(what)
             try:
                 async with pace_of(url).turn():
                     # Signed when its turn has come: later requests of the wallet would overtake the nonce meanwhile.

@@ -26,7 +26,8 @@ from airflow_ocean.c2d.errors import (
 )
 from airflow_ocean.c2d.jobs import Job, parse_job, select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
-from airflow_ocean.c2d.services.fees import check_fee
+from airflow_ocean.c2d.services.fees import check_fee, check_offered
+from airflow_ocean.c2d.services.fields import optional_text, whole_number
 from airflow_ocean.c2d.services.generation import root_of
 from airflow_ocean.c2d.services.http import HttpSession, read_json, reading_what_was_done
 from airflow_ocean.c2d.services.provider_status import fetch_jobs
@@ -248,8 +249,10 @@ class ProviderServices:
                 FileInfo(
                     index=int(entry["index"]),
                     valid=bool(entry["valid"]),
-                    checksum=entry.get("checksum"),
-                    content_length=int(entry["contentLength"]) if entry.get("contentLength") else None,
+                    checksum=optional_text(entry, "checksum"),
+                    content_length=whole_number(entry, "contentLength")
+                    if entry.get("contentLength")
+                    else None,
                     content_type=entry.get("contentType"),
                 )
                 for entry in entries
@@ -416,7 +419,7 @@ def read_environment(entry: Any) -> ComputeEnvironment:
             consumer_address=parse_address(entry["consumerAddress"], "consumerAddress"),
             price_per_minute=price,
             fee_token=entry.get("feeToken"),
-            max_job_duration=int(entry.get("maxJobDuration") or 0),
+            max_job_duration=whole_number(entry, "maxJobDuration") if entry.get("maxJobDuration") else 0,
             cpu_number=int(entry.get("cpuNumber") or 0),
             ram_gb=int(entry.get("ramGB") or 0),
             description=str(entry.get("desc") or ""),
@@ -444,10 +447,9 @@ def _asset(item: AssetInput) -> dict[str, Any]:
 
 def _order_quote(entry: dict[str, Any], item: AssetInput) -> OrderQuote:
     valid_order, fee = entry.get("validOrder") or None, entry.get("providerFee")
-    offered = {str(given).lower() for given in (item.order, item.started) if given}
-    if valid_order is not None and str(valid_order).lower() not in offered:
-        raise ValueError(f"validOrder {valid_order}, which nobody offered")
-    if valid_order is None and not (isinstance(fee, dict) and entry.get("datatoken")):
+    if valid_order is not None:
+        check_offered(valid_order, item.order, item.started)
+    elif not (isinstance(fee, dict) and entry.get("datatoken")):
         raise KeyError("datatoken, providerFee")
     if fee is not None:
         check_fee(fee)
