@@ -184,6 +184,10 @@ def _amount(resources: list[dict[str, Any]], name: str, key: str) -> Any:
     return next((resource.get(key) or 0 for resource in resources if resource["id"] == name), 0)
 
 
+def _most(resources: list[dict[str, Any]]) -> dict[str, Decimal]:
+    return {str(resource["id"]): Decimal(str(resource.get("max", "Infinity"))) for resource in resources}
+
+
 def _paid(entry: dict[str, Any], fee: dict[str, Any], consumer: str) -> ComputeEnvironment:
     prices = {str(price["id"]): Decimal(str(price["price"])) for price in fee["prices"]}
     least = {str(resource["id"]): Decimal(str(resource.get("min") or 0)) for resource in entry["resources"]}
@@ -201,6 +205,7 @@ def _paid(entry: dict[str, Any], fee: dict[str, Any], consumer: str) -> ComputeE
         raw=entry,
         resource_prices=prices,
         least_resources=least,
+        most_resources=_most(entry["resources"]),
         access=_access(entry, consumer),
     )
 
@@ -220,6 +225,7 @@ def _free(entry: dict[str, Any], consumer: str) -> ComputeEnvironment:
         description=f"{entry.get('description') or 'Ocean Node'}, free part",
         raw=entry,
         needs_orders=False,
+        most_resources=_most(free["resources"]),
         access=_access(free, consumer),
     )
 
