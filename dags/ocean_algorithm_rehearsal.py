@@ -18,7 +18,7 @@ import os
 import pendulum
 from airflow.sdk import DAG, Param
 
-from airflow_ocean.forms import CONTAINER_PARAMS
+from airflow_ocean.forms import container_params, plot_params
 from airflow_ocean.operators.plots import OceanPlotOperator
 from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
 
@@ -33,7 +33,7 @@ PARAMS = {
         section="Algorithm",
         description_md="A URL, or a path that the worker can read.",
     ),
-    **CONTAINER_PARAMS,
+    **container_params(),
     "pull": Param(
         "missing",
         type="string",
@@ -97,6 +97,7 @@ PARAMS = {
         section="Limits",
         description_md="The most that it may write. Bytes, or with `k`, `m` or `g` behind the number.",
     ),
+    **plot_params(),
 }
 
 with DAG(
@@ -128,6 +129,7 @@ with DAG(
     )
     OceanPlotOperator(
         task_id="plot",
+        enabled="{{ params.plot }}",
         ocean_conn_id="ocean_alice",
         manifest=rehearse.output["manifest"],
         render="include.branin.plot:plot_surface",

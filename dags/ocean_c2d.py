@@ -26,7 +26,15 @@ import pendulum
 from airflow.sdk import DAG, Param, TaskGroup
 
 from airflow_ocean.assets import OCEAN_ALGORITHM, OCEAN_COMPUTABLE, OCEAN_DATASET, OCEAN_RESULT
-from airflow_ocean.forms import CONTAINER_PARAMS, NODE_PARAMS
+from airflow_ocean.forms import (
+    AT_LEAST_ONE,
+    PRICE,
+    TEXT,
+    URL,
+    container_params,
+    node_params,
+    plot_params,
+)
 from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.assets import (
     OceanAllowAlgorithmOperator,
@@ -46,7 +54,7 @@ PARAMS = {
     "dataset_name": Param(
         "Branin",
         type="string",
-        minLength=1,
+        pattern=TEXT,
         title="Name",
         section="Dataset",
         description_md="The asset's title.",
@@ -54,7 +62,7 @@ PARAMS = {
     "dataset_url": Param(
         f"{FILES_URL}/branin.arff",
         type="string",
-        pattern="^https?://",
+        pattern=URL,
         title="URL",
         section="Dataset",
         description_md="Where the Provider finds the data. It is encrypted; nobody else learns it.",
@@ -75,7 +83,7 @@ PARAMS = {
     "dataset_price": Param(
         "1",
         type="string",
-        pattern="^[0-9]+([.][0-9]{1,18})?$",
+        pattern=PRICE,
         title="Price",
         section="Dataset",
         description_md="Of one datatoken, in OCEAN; only where it is offered for a price.",
@@ -83,7 +91,7 @@ PARAMS = {
     "algorithm_name": Param(
         "Gaussian process",
         type="string",
-        minLength=1,
+        pattern=TEXT,
         title="Name",
         section="Algorithm",
         description_md="The asset's title.",
@@ -91,12 +99,12 @@ PARAMS = {
     "algorithm_url": Param(
         f"{FILES_URL}/algorithm.py",
         type="string",
-        pattern="^https?://",
+        pattern=URL,
         title="URL",
         section="Algorithm",
         description_md="Where the Provider finds the algorithm, which is one file.",
     ),
-    **CONTAINER_PARAMS,
+    **container_params(),
     "rehearse": Param(
         False,
         type="boolean",
@@ -108,7 +116,7 @@ PARAMS = {
     "environment": Param(
         "free",
         type="string",
-        minLength=1,
+        pattern=TEXT,
         examples=["free", "cheapest"],
         title="Environment",
         section="Computation",
@@ -135,7 +143,7 @@ PARAMS = {
     "amount": Param(
         "1",
         type="string",
-        pattern="^[0-9]+([.][0-9]{1,18})?$",
+        pattern=AT_LEAST_ONE,
         title="Datatokens for Bob",
         section="Computation",
         description_md="Of each asset, in whole datatokens. One use costs 1.",
@@ -148,7 +156,8 @@ PARAMS = {
         description_md='The example takes `{"kernel": "matern", "points": 100}`.\n\n'
         "Parameters for the algorithm, a JSON object; it finds them as *algoCustomData.json*.",
     ),
-    **NODE_PARAMS,
+    **node_params(),
+    **plot_params(),
 }
 
 with DAG(
@@ -172,6 +181,7 @@ with DAG(
         duration="{{ params.duration }}",
         job_resources="{{ params.job_resources | tojson }}",
         queue_wait="{{ params.queue_wait }}",
+        variables="{{ params.variables | tojson }}",
         spending_limit="{{ params.spending_limit }}",
     )
 
@@ -236,6 +246,7 @@ with DAG(
         duration="{{ params.duration }}",
         job_resources="{{ params.job_resources | tojson }}",
         queue_wait="{{ params.queue_wait }}",
+        variables="{{ params.variables | tojson }}",
         reuse_orders=True,
         max_cost=approve_spending.output,
     )
@@ -267,6 +278,7 @@ with DAG(
         )
         OceanPlotOperator(
             task_id="plot",
+            enabled="{{ params.plot }}",
             ocean_conn_id="ocean_bob",
             manifest=fetch_results.output["manifest"],
             # The project's root, which holds include/, is on the PYTHONPATH of every Airflow process.

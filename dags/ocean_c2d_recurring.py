@@ -26,7 +26,7 @@ import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup
 
 from airflow_ocean.assets import OCEAN_RESULT
-from airflow_ocean.forms import NODE_PARAMS
+from airflow_ocean.forms import node_params, plot_params
 from airflow_ocean.operators.approval import OceanApproveSpendingOperator
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
@@ -39,6 +39,13 @@ TIMEZONE = pendulum.timezone("Europe/Berlin")
 START = "(data_interval_start | default(dag_run.run_after, true))"
 ENVIRONMENT = "{{ params.environment or var.value.get('ocean_environment', 'free') }}"
 END = "(data_interval_end | default(dag_run.run_after, true))"
+# A Variable that is no JSON goes on as it is, so that the first task refuses it; as JSON, Airflow would leave it out.
+CUSTOM_DATA = (
+    "{{ (params.custom_data | tojson if params.custom_data"
+    " else var.value.get('ocean_custom_data', '') or {'seed': " + START + ".timestamp() | int} | tojson)"
+    " | replace('{data_interval_start}', " + START + " | ts)"
+    " | replace('{data_interval_end}', " + END + " | ts) }}"
+)
 
 PARAMS = {
     "dataset_dids": Param(
@@ -92,7 +99,8 @@ PARAMS = {
         "Parameters for the algorithm, a JSON object. *{data_interval_start}* and *{data_interval_end}* in it are replaced with the "
         "run's interval, which *Data Interval* above may name.",
     ),
-    **NODE_PARAMS,
+    **node_params(),
+    **plot_params(),
 }
 
 with DAG(
@@ -120,6 +128,8 @@ with DAG(
         duration="{{ params.duration }}",
         job_resources="{{ params.job_resources | tojson }}",
         queue_wait="{{ params.queue_wait }}",
+        variables="{{ params.variables | tojson }}",
+        custom_data=CUSTOM_DATA,
         reuse_orders=True,
         when_in_use="wait",
         spending_limit="{{ params.spending_limit }}",
@@ -133,6 +143,7 @@ with DAG(
         duration="{{ params.duration }}",
         job_resources="{{ params.job_resources | tojson }}",
         queue_wait="{{ params.queue_wait }}",
+        variables="{{ params.variables | tojson }}",
         max_cost=approve_spending.output,
         reuse_orders=True,
         when_in_use="wait",
@@ -142,13 +153,7 @@ with DAG(
         ocean_conn_id="ocean_bob",
         order=pay_for_compute.output["order"],
         variables="{{ params.variables | tojson }}",
-        custom_data=(
-            "{{ (params.custom_data or var.json.get('ocean_custom_data', {'seed': "
-            + START
-            + ".timestamp() | int}))"
-            " | tojson | replace('{data_interval_start}', " + START + " | ts)"
-            " | replace('{data_interval_end}', " + END + " | ts) }}"
-        ),
+        custom_data=CUSTOM_DATA,
         wait_for_order=True,
     )
     wait_for_compute = OceanComputeSensor(
@@ -172,6 +177,7 @@ with DAG(
         )
         OceanPlotOperator(
             task_id="plot",
+            enabled="{{ params.plot }}",
             ocean_conn_id="ocean_bob",
             manifest=fetch_results.output["manifest"],
             render="include.branin.plot:plot_surface",

@@ -19,7 +19,7 @@ import pendulum
 from airflow.sdk import DAG, Param, task, task_group
 
 from airflow_ocean.assets import OCEAN_RESULT
-from airflow_ocean.forms import NODE_PARAMS
+from airflow_ocean.forms import AMOUNT, TEXT, node_params, plot_params
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import OceanPayForComputeOperator, OceanStartComputeOperator
 from airflow_ocean.operators.plots import OceanPlotSeveralOperator
@@ -78,7 +78,7 @@ PARAMS = {
     "environment": Param(
         "free",
         type="string",
-        minLength=1,
+        pattern=TEXT,
         examples=["free", "cheapest"],
         title="Environment",
         section="Computation",
@@ -96,12 +96,13 @@ PARAMS = {
     "max_cost": Param(
         "0",
         type="string",
-        pattern="^[0-9]+([.][0-9]{1,18})?$",
+        pattern=AMOUNT,
         title="Price limit",
         section="Computation",
         description_md="The most each job may pay for prices and fees, in whole tokens of each token that pays.",
     ),
-    **NODE_PARAMS,
+    **node_params(),
+    **plot_params(),
 }
 
 with DAG(
@@ -138,6 +139,7 @@ with DAG(
             duration="{{ params.duration }}",
             job_resources="{{ params.job_resources | tojson }}",
             queue_wait="{{ params.queue_wait }}",
+            variables="{{ params.variables | tojson }}",
             max_cost="{{ {'*': params.max_cost} | tojson }}",
             reuse_orders=True,
             when_in_use="order_anew",
@@ -178,6 +180,7 @@ with DAG(
     manifests = member.expand_kwargs(list_members(choose_assets.output))
     plot = OceanPlotSeveralOperator(
         task_id="plot",
+        enabled="{{ params.plot }}",
         ocean_conn_id="ocean_bob",
         manifest=manifests,
         expected="{{ ti.xcom_pull(task_ids='list_members') | length }}",

@@ -146,6 +146,10 @@ def test_the_algorithm_finds_what_a_compute_job_finds(
         ("algorithm.log", "3-algorithm.log"),
     ]
     assert path_of(uris[1]).read_bytes() == path_of(uris[0]).read_bytes()
+    told = operator.get_openlineage_facets_on_complete(None)
+    assert told is not None
+    assert [(item.namespace, item.name) for item in told.inputs] == [("ocean", f"did:op:{did}")]
+    assert [item.name for item in told.outputs] == [str(path_of(uri)) for uri in uris]
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,14 @@ def with_orders(airflow_home: Path) -> dict[str, Any]:
 class FinishedRun:
     """A DAG run that is over. Members of a mapped task are told apart as in ``task_id[0]``.
 
+    :param state: the run's own
     :param states: each task's state
     :param tries: how often each task was tried
     :param xcoms: by task and key; without the links that Airflow keeps there, too
     """
 
     run_id: str
+    state: str
     states: dict[str, str] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
     xcoms: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -76,7 +78,7 @@ def run_dag(airflow_home: Path) -> Callable[..., FinishedRun]:
     def run(dag_id: str, logical_date: datetime | None = None, **configuration: Any) -> FinishedRun:
         dag = DagBag(PROJECT / "dags").dags[dag_id]
         dag_run = dag.test(run_conf=configuration, logical_date=logical_date or datetime.now(UTC))
-        finished = FinishedRun(dag_run.run_id)
+        finished = FinishedRun(dag_run.run_id, str(dag_run.state))
         with create_session() as session:
             for instance in dag_run.get_task_instances(session=session):
                 name = _name(instance)

@@ -32,6 +32,12 @@ FAILING_ALGORITHM = """
 print("looking at the data")
 raise SystemExit("this algorithm gives up on purpose")
 """
+COUNTING_ALGORITHM = """
+import json, pathlib
+
+files = [file for file in pathlib.Path("/data/inputs").rglob("*") if file.is_file()]
+pathlib.Path("/data/outputs/counted.json").write_text(json.dumps({"files": len(files), "unit": "file"}))
+"""
 
 
 def path_of(uri: str) -> Path:
@@ -302,6 +308,22 @@ def test_the_plot_is_a_picture(run):
     plot = path_of(run.xcoms["fetch_and_plot.plot"]["return_value"]).read_bytes()
     assert plot.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(plot) > 20_000
+
+
+def test_a_result_of_another_form_is_there_without_a_plot(module_artifacts, run_dag, localnet):
+    localnet.files_folder.mkdir(parents=True, exist_ok=True)
+    (localnet.files_folder / "counting.py").write_text(COUNTING_ALGORITHM)
+    run = run_dag("ocean_c2d", algorithm_url=f"{localnet.files_url}/counting.py", plot=False)
+    assert {task for task, state in run.states.items() if state == "skipped"} == {
+        "rehearse_algorithm",
+        "fetch_and_plot.plot",
+    }
+    assert set(run.states.values()) == {"success", "skipped"}, run.states
+    assert run.state == "success"
+    manifest = json.loads(path_of(run.xcoms["fetch_and_plot.fetch_results"]["manifest"]).read_text())
+    (output,) = [file for file in manifest["files"] if file["type"] == "output"]
+    assert json.loads(path_of(output["uri"]).read_text())["unit"] == "file"
+    assert "fetch_and_plot.plot" not in run.xcoms
 
 
 def test_a_failing_algorithm_fails_the_wait_with_its_log(module_artifacts, run_dag, localnet, capfd):

@@ -29,6 +29,7 @@ class ComputeEnvironment:
     :param resource_prices: what a unit of each resource costs a minute, in whole fee tokens, where a job is paid for by what
         it uses, through the escrow
     :param least_resources: how much of each a job gets that does not ask for more
+    :param most_resources: how much of each a job may ask for; empty where it may not ask
     :param access: whether the wallet may run jobs in it
     """
 
@@ -44,6 +45,7 @@ class ComputeEnvironment:
     needs_orders: bool = True
     resource_prices: dict[str, Decimal] = field(default_factory=dict)
     least_resources: dict[str, Decimal] = field(default_factory=dict)
+    most_resources: dict[str, Decimal] = field(default_factory=dict)
     access: Access = "open"
 
     @property

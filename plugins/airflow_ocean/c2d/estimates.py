@@ -184,14 +184,20 @@ def of_payment(client: OceanClient, quote: Quote, duration: int) -> Estimate:
 
 
 def of_publishing_and_payment(
-    publisher: OceanClient, consumer: OceanClient, environment: str, terms: JobTerms
+    publisher: OceanClient,
+    consumer: OceanClient,
+    environment: str,
+    terms: JobTerms,
+    variables: dict[str, str] | None = None,
 ) -> Estimate:
     """Estimate a run that first publishes a dataset and an algorithm, and gives the consumer a datatoken of each.
 
     :param environment: ``free``, ``cheapest``, or an environment's id
     :param terms: how the job is to run
+    :param variables: environment variables that it is to be started with
+    :raises InvalidInputError: when the service that publishes, and so runs the job, does not offer that
     """
-    chosen = consumer.orders.environment(environment)
+    chosen = consumer.orders.environment_for(terms, environment, publisher.network.provider_url, variables)
     draft = _Draft()
     for what, gas in (
         ("Publish the dataset", GAS_PUBLISH["dataset"]),

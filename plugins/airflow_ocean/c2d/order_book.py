@@ -161,6 +161,7 @@ class OrderBook:
         duration: int = 3600,
         resources: dict[str, float] | None = None,
         queue_wait: int = 0,
+        variables: dict[str, str] | None = None,
         most_orders: int = 1,
         approve_payments: int = 1,
     ) -> Order:
@@ -174,6 +175,7 @@ class OrderBook:
             an Ocean Node
         :param resources: see :meth:`Orders.quote <airflow_ocean.c2d.orders.Orders.quote>`
         :param queue_wait: see there
+        :param variables: see there
         :param most_orders: how many orders may have unfinished jobs, or runs that are about to start one: as long as there
             are fewer, another one is paid for
         :param approve_payments: see :meth:`Orders.pay <airflow_ocean.c2d.orders.Orders.pay>`
@@ -188,14 +190,13 @@ class OrderBook:
         assets = self._client.orders.look_up(dataset_dids, algorithm_did)
         if choice is not None and not self._client.orders.still_holds(assets, choice.valid_until):
             choice = None  # Payments sees to it that what was paid by then is not paid again
-        chosen = self._client.orders.environment(
-            choice.environment if choice else environment, assets.provider_url
+        terms = choice.terms if choice else JobTerms(duration, resources or {}, queue_wait)
+        chosen = self._client.orders.environment_for(
+            terms, choice.environment if choice else environment, assets.provider_url, variables
         )
         with self._turn(assets, chosen):
             if choice is None:
-                choice = self._choose(
-                    assets, chosen, JobTerms(duration, resources or {}, queue_wait), most_orders
-                )
+                choice = self._choose(assets, chosen, terms, most_orders)
                 journal.save(_CHOICE, choice.to_dict())
             order = self._pay(assets, chosen, choice, approve_payments)
             journal.save(_PAID, json.loads(json.dumps(order.to_dict())))
@@ -210,6 +211,7 @@ class OrderBook:
         duration: int = 3600,
         resources: dict[str, float] | None = None,
         queue_wait: int = 0,
+        variables: dict[str, str] | None = None,
         most_orders: int = 1,
     ) -> Quote:
         """Ask what :meth:`pay` with the same arguments would pay now; nothing is spent, claimed or kept.
@@ -217,8 +219,8 @@ class OrderBook:
         :raises OrderInUseError: as there
         """
         assets = self._client.orders.look_up(dataset_dids, algorithm_did)
-        chosen = self._client.orders.environment(environment, assets.provider_url)
         terms = JobTerms(duration, resources or {}, queue_wait)
+        chosen = self._client.orders.environment_for(terms, environment, assets.provider_url, variables)
         return self._quote(assets, chosen, self._choose(assets, chosen, terms, most_orders))
 
     def _pay(

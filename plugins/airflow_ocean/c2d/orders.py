@@ -133,6 +133,22 @@ class Orders:
         services = self._client.services(provider_url)
         return environments.choose(services.environments(), choice, services.url)
 
+    def environment_for(
+        self,
+        terms: JobTerms,
+        choice: str,
+        provider_url: str | None = None,
+        variables: dict[str, str] | None = None,
+    ) -> ComputeEnvironment:
+        """Pick an environment as :meth:`environment` does, for a job that can be told all this there.
+
+        :param variables: environment variables that the job is to be started with
+        :raises InvalidInputError: when it cannot
+        """
+        chosen = self.environment(choice, provider_url)
+        self._client.services(provider_url).check_job(chosen, terms, variables)
+        return chosen
+
     # ------------------------------------------------------------------ quoting
 
     def quote(
@@ -144,6 +160,7 @@ class Orders:
         duration: int = 3600,
         resources: dict[str, float] | None = None,
         queue_wait: int = 0,
+        variables: dict[str, str] | None = None,
         valid_until: int | None = None,
         known_orders: dict[str, EarlierOrder | str] | None = None,
     ) -> Quote:
@@ -157,6 +174,7 @@ class Orders:
             how long a job may run on an Ocean Node
         :param resources: amounts by the names of an Ocean Node's environment, e.g. ``{"cpu": 2, "ram": 4}``
         :param queue_wait: seconds that the job may wait for an Ocean Node's resources
+        :param variables: environment variables that the job is to be started with, which an Ocean Node offers
         :param valid_until: until when it is wanted instead, seconds since 1970. With the moment a known order was
             paid until, that order costs nothing more; any later moment renews it on the chain
         :param known_orders: DID → an earlier order, or just its transaction, to be used again if it is still good
@@ -179,7 +197,7 @@ class Orders:
         begun = Payments(self._client).terms([*dataset_dids, algorithm_did]) if valid_until is None else None
         if begun is not None and self.still_holds(assets, begun.valid_until):
             environment, valid_until, terms = begun.environment, begun.valid_until, JobTerms(**begun.job)
-        chosen = self.environment(environment, assets.provider_url)
+        chosen = self.environment_for(terms, environment, assets.provider_url, variables)
         known = {
             did: EarlierOrder(order, order) if isinstance(order, str) else order
             for did, order in (known_orders or {}).items()

@@ -54,6 +54,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
     :param duration: (templated) as at the operator that pays
     :param job_resources: (templated) as at the operator that pays
     :param queue_wait: (templated) as at the operator that pays
+    :param variables: (templated) as at the operator that starts the job, which would refuse bad ones when all is paid
+    :param custom_data: (templated) as at the operator that starts the job, likewise
     :param reuse_orders: take into account that paying uses kept orders again; as at the operator that pays
     :param when_in_use: (templated) as at the operator that pays
     :param most_orders: (templated) as at the operator that pays
@@ -76,6 +78,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         "duration",
         "job_resources",
         "queue_wait",
+        "variables",
+        "custom_data",
         "when_in_use",
         "most_orders",
         "order_wait",
@@ -93,6 +97,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         duration: int | str = 3600,
         job_resources: dict[str, float] | str | None = None,
         queue_wait: int | str = 0,
+        variables: dict[str, str] | str | None = None,
+        custom_data: dict[str, Any] | str | None = None,
         reuse_orders: bool = False,
         when_in_use: str = "wait",
         most_orders: int | str = 16,
@@ -118,6 +124,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         self.duration = duration
         self.job_resources = job_resources
         self.queue_wait = queue_wait
+        self.variables = variables
+        self.custom_data = custom_data
         self.spending_limit = spending_limit
         self.publisher_conn_id = publisher_conn_id
 
@@ -170,6 +178,8 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
             parameters.resources("job_resources", self.job_resources),
             parameters.whole_number("queue_wait", self.queue_wait, least=0, most=_LONGEST_DURATION),
         )
+        variables = parameters.variables("variables", self.variables)
+        parameters.json_object("custom_data", self.custom_data)  # which paying has no use for
         algorithm = parameters.optional_text("algorithm_did", self.algorithm_did)
         if bool(algorithm) != bool(self.dataset_dids):
             raise InvalidInputError(
@@ -179,11 +189,11 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
             if algorithm:
                 datasets = parameters.dids("dataset_dids", self.dataset_dids)
                 algorithm = parameters.did("algorithm_did", algorithm)
-                quote = self._quote(context, consumer, datasets, algorithm, environment, terms)
+                quote = self._quote(context, consumer, datasets, algorithm, environment, terms, variables)
                 return estimates.of_payment(consumer, quote, terms.duration)
             publisher_conn_id = parameters.text("publisher_conn_id", self.publisher_conn_id)
             with OceanHook(publisher_conn_id).get_client() as publisher:
-                return estimates.of_publishing_and_payment(publisher, consumer, environment, terms)
+                return estimates.of_publishing_and_payment(publisher, consumer, environment, terms, variables)
 
     def _quote(
         self,
@@ -193,8 +203,9 @@ class OceanApproveSpendingOperator(OceanBaseOperator, ApprovalOperator):
         algorithm: str,
         environment: str,
         terms: JobTerms,
+        variables: dict[str, str] | None,
     ) -> Quote:
-        job = asdict(terms)
+        job = {**asdict(terms), "variables": variables}
         if not self.reuse_orders:
             return client.orders.quote(datasets, algorithm, environment=environment, **job)
         when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))

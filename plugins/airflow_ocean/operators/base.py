@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_ocean import metrics, parameters
 from airflow_ocean.hooks import OceanHook
@@ -61,6 +62,24 @@ class OceanBaseOperator(BaseOperator):
     def get_openlineage_facets_on_complete(self, _task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Tell OpenLineage what the task read and wrote; called by its Airflow provider."""
         return None if self.lineage is None else self.lineage.to_openlineage()
+
+
+class OceanOptionalOperator(OceanBaseOperator):
+    """The base of operators that a run may leave out.
+
+    :param enabled: (templated) when false the task is skipped
+    """
+
+    template_fields: Sequence[str] = (*OceanBaseOperator.template_fields, "enabled")
+
+    def __init__(self, *, enabled: bool | str = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.enabled = enabled
+
+    def skip_unless_enabled(self) -> None:
+        """End the task as skipped when it was switched off."""
+        if not parameters.boolean("enabled", self.enabled):
+            raise AirflowSkipException("it is switched off: enabled is false")
 
 
 class OceanStepOperator(OceanBaseOperator):

@@ -50,6 +50,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         ``{"cpu": 2, "ram": 4}``, or the JSON text; the least of what is not named
     :param queue_wait: (templated) seconds that the job may wait for an Ocean Node's resources; 0: it starts at once or not at
         all
+    :param variables: (templated) as at :class:`OceanStartComputeOperator`, so that those which it would refuse cost nothing
     :param reuse_orders: use orders again, and keep the new ones for later runs
     :param when_in_use: (templated) what to do with ``reuse_orders`` when an unfinished job has the order that would be used:
         ``wait`` until it is over, deferred, or ``order_anew``, pay for another order
@@ -72,6 +73,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         "duration",
         "job_resources",
         "queue_wait",
+        "variables",
         "when_in_use",
         "most_orders",
         "order_wait",
@@ -88,6 +90,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         duration: int | str = 3600,
         job_resources: dict[str, float] | str | None = None,
         queue_wait: int | str = 0,
+        variables: dict[str, str] | str | None = None,
         reuse_orders: bool = False,
         when_in_use: str = "wait",
         most_orders: int | str = 16,
@@ -110,6 +113,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         self.duration = duration
         self.job_resources = job_resources
         self.queue_wait = queue_wait
+        self.variables = variables
 
     def execute(self, context: Context) -> list[str]:
         """Pay, and return the order transaction ids."""
@@ -119,6 +123,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
         duration = parameters.whole_number("duration", self.duration, least=1, most=_LONGEST_DURATION)
         resources = parameters.resources("job_resources", self.job_resources)
         queue_wait = parameters.whole_number("queue_wait", self.queue_wait, least=0, most=_LONGEST_DURATION)
+        variables = parameters.variables("variables", self.variables)
         when_in_use = parameters.choice("when_in_use", self.when_in_use, ("wait", "order_anew"))
         approve_payments = parameters.whole_number(
             "approve_payments", self.approve_payments, least=1, most=10**6
@@ -135,6 +140,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
                         duration=duration,
                         resources=resources,
                         queue_wait=queue_wait,
+                        variables=variables,
                         most_orders=1 if when_in_use == "wait" else most_orders,
                         approve_payments=approve_payments,
                     )
@@ -146,6 +152,7 @@ class OceanPayForComputeOperator(OceanStepOperator):
                         duration=duration,
                         resources=resources,
                         queue_wait=queue_wait,
+                        variables=variables,
                     )
                     order = client.orders.pay(quote, approve_payments=approve_payments)
                 tokens = client.datatokens.units({**order.cost["tokens"], **order.cost["locked"]})

@@ -18,7 +18,7 @@ from airflow_ocean.artifacts import (
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.lineage import Lineage
 from airflow_ocean.links import OceanArtifactsLink
-from airflow_ocean.operators.base import OceanBaseOperator
+from airflow_ocean.operators.base import OceanOptionalOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LARGEST_PLOT = 100 * 1024 * 1024
 
 
-class OceanPlotOperator(OceanBaseOperator):
+class OceanPlotOperator(OceanOptionalOperator):
     """Draw a fetched result as a PNG beside the other artifacts.
 
     The result is decoded without executing anything that is in it, after its SHA-256 was compared with the manifest's.
@@ -53,7 +53,7 @@ class OceanPlotOperator(OceanBaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        *OceanBaseOperator.template_fields,
+        *OceanOptionalOperator.template_fields,
         "manifest",
         "render_options",
         "result_name",
@@ -93,6 +93,7 @@ class OceanPlotOperator(OceanBaseOperator):
 
     def execute(self, context: Context) -> str:
         """Draw the plot and return where it is."""
+        self.skip_unless_enabled()
         from airflow_ocean.c2d.results import save_stream
 
         in_docker = parameters.boolean("render_in_docker", self.render_in_docker)
@@ -200,6 +201,7 @@ class OceanPlotSeveralOperator(OceanPlotOperator):
 
     def execute(self, context: Context) -> str:
         """Draw the plot and return where it is."""
+        self.skip_unless_enabled()
         from airflow_ocean.c2d.results import decode_result, save_stream
 
         if parameters.boolean("render_in_docker", self.render_in_docker):
@@ -207,7 +209,8 @@ class OceanPlotSeveralOperator(OceanPlotOperator):
                 "render_in_docker is for one result; several are drawn on the worker only"
             )
         draw = self._renderer()
-        results = []
+        results: list[tuple[str, Any]] = []
+        read: list[str] = []
         for uri in self._uris(self.manifest):
             manifest = Manifest.read(parameters.text("manifest", uri))
             result = self._result(manifest)
@@ -215,6 +218,7 @@ class OceanPlotSeveralOperator(OceanPlotOperator):
             with open_artifact(result.uri) as stream:
                 decoded = decode_result(stream, result.name)
             results.append((manifest.label or manifest.job_id, decoded.value))
+            read.append(result.uri)
         if not results:
             raise InvalidInputError("there is no manifest to plot the result of; did all jobs fail?")
         options = self._options()
@@ -235,6 +239,7 @@ class OceanPlotSeveralOperator(OceanPlotOperator):
                 f"{self.render} cannot draw the {len(results)} results: {error}"
             ) from error
         save_stream([picture.getvalue()], target, _LARGEST_PLOT)
+        self.lineage = Lineage(read, [str(target)])
         self.log.info("Drew %d results as %s", len(results), target)
         return str(target)
 

@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowSkipException
-
 from airflow_ocean import parameters
 from airflow_ocean.artifacts import (
     MANIFEST_NAME,
@@ -22,7 +20,8 @@ from airflow_ocean.artifacts import (
     save_output,
 )
 from airflow_ocean.c2d.errors import InvalidInputError, JobFailedError
-from airflow_ocean.operators.base import OceanBaseOperator
+from airflow_ocean.lineage import Lineage
+from airflow_ocean.operators.base import OceanOptionalOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +35,7 @@ _LONGEST_SECONDS = 7 * 24 * 3600
 _PREFIX = "did:op:"
 
 
-class OceanRehearseAlgorithmOperator(OceanBaseOperator):
+class OceanRehearseAlgorithmOperator(OceanOptionalOperator):
     """Run an algorithm in its image on sample data, as a compute environment would, and check what it makes.
 
     The algorithm finds what it would find in a compute job: the layout of ``/data``, the environment variables, the
@@ -68,14 +67,13 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
     :param decode_outputs: whether all outputs must be of a kind that can be decoded; False for models and the like
     :param docker_url: (templated) the engine; by default that of ``DOCKER_HOST``, or the worker's own
     :param docker_conn_id: (templated) a Docker connection, for a registry that wants a login
-    :param enabled: (templated) when false the task is skipped
     :param artifact_base: (templated) where to keep outputs and log; see
         :class:`~airflow_ocean.operators.results.OceanFetchResultsOperator`
     :param ocean_conn_id: (templated) a connection, for its artifact base; nothing is done on its network
     """
 
     template_fields: Sequence[str] = (
-        *OceanBaseOperator.template_fields,
+        *OceanOptionalOperator.template_fields,
         "image",
         "tag",
         "checksum",
@@ -92,7 +90,6 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
         "pull",
         "docker_url",
         "docker_conn_id",
-        "enabled",
         "artifact_base",
     )
 
@@ -116,7 +113,6 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
         decode_outputs: bool = True,
         docker_url: str | None = None,
         docker_conn_id: str | None = None,
-        enabled: bool | str = True,
         artifact_base: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -138,14 +134,12 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
         self.decode_outputs = parameters.boolean("decode_outputs", decode_outputs)
         self.docker_url = docker_url
         self.docker_conn_id = docker_conn_id
-        self.enabled = enabled
         self.artifact_base = artifact_base
         self._container: ConfinedContainer | None = None
 
     def execute(self, context: Context) -> list[str]:
         """Run the algorithm and return where its outputs and its log are."""
-        if not parameters.boolean("enabled", self.enabled):
-            raise AirflowSkipException("no rehearsal was asked for")
+        self.skip_unless_enabled()
         from airflow_ocean.c2d.job_files import packed
 
         limits = self._limits()
@@ -173,7 +167,13 @@ class OceanRehearseAlgorithmOperator(OceanBaseOperator):
         dids = [f"{_PREFIX}{did}" for did in datasets]
         manifest = Manifest(job_id, None, dids, kept).write(folder / MANIFEST_NAME)
         context["ti"].xcom_push("manifest", manifest)
-        return [artifact.uri for artifact in kept]
+        artifacts = [artifact.uri for artifact in kept]
+        # Of what it read the published datasets only: where files are need not be known to those who read lineage.
+        published = [
+            f"{_PREFIX}{did}" for number, did in enumerate(datasets) if did != _stand_in(f"dataset {number}")
+        ]
+        self.lineage = Lineage(published, artifacts)
+        return artifacts
 
     def on_kill(self) -> None:
         """Remove the container."""

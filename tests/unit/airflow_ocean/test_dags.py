@@ -12,6 +12,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 
 from airflow_ocean.assets import OCEAN_ORDERS
+from airflow_ocean.operators.plots import OceanPlotOperator
 from tests.support.airflow import PROJECT, airflow_environment, prepare_airflow_home
 
 HEAVY = ("ocean_lib", "web3", "matplotlib", "numpy", "docker", "sklearn", "scipy", "eth_account")
@@ -136,17 +137,52 @@ def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
     ("dag_id", "name", "wrong"),
     [
         ("ocean_c2d", "dataset_name", ""),
+        ("ocean_c2d", "dataset_name", "  "),
+        ("ocean_c2d", "algorithm_name", " None "),
         ("ocean_c2d", "dataset_url", "branin.arff"),
+        ("ocean_c2d", "dataset_url", "http://"),
+        ("ocean_c2d", "algorithm_url", "https:///algorithm.py"),
+        ("ocean_c2d", "algorithm_url", "http://127.0.0.1/my algorithm.py"),
+        ("ocean_c2d", "container_image", "python:3.12"),
+        ("ocean_c2d", "container_image", "My image"),
+        ("ocean_c2d", "container_image", "null"),
+        ("ocean_c2d", "container_tag", "None"),
+        ("ocean_c2d", "container_tag", "@sha256"),
         ("ocean_c2d", "container_checksum", "latest"),
+        ("ocean_c2d", "container_entrypoint", "python"),
+        ("ocean_c2d", "rehearse", "perhaps"),
+        ("ocean_c2d", "environment", " "),
+        ("ocean_c2d", "amount", "0"),
+        ("ocean_c2d", "amount", "0.5"),
+        ("ocean_c2d", "amount", "0" + "9" * 79),
         ("ocean_c2d", "amount", "-1"),
         ("ocean_c2d", "amount", "1e3"),
         ("ocean_c2d", "amount", 1.5),
         ("ocean_c2d", "duration", 1),
         ("ocean_c2d", "dataset_offer", "auction"),
         ("ocean_c2d", "dataset_price", "-1"),
+        ("ocean_c2d", "dataset_price", "0"),
+        ("ocean_c2d", "dataset_price", "0.0"),
+        ("ocean_c2d", "dataset_price", "0.000000009999999999"),
+        ("ocean_c2d", "dataset_price", "9" * 79),
         ("ocean_c2d", "spending_limit", "much"),
         ("ocean_c2d", "spending_limit", "-1"),
         ("ocean_c2d", "custom_data", "[]"),
+        *[
+            (dag_id, name, wrong)
+            for dag_id in PAYING
+            for name, wrong in [
+                ("job_resources", {"cpu": 0}),
+                ("job_resources", {"cpu": "2"}),
+                ("job_resources", ["cpu"]),
+                ("queue_wait", -1),
+                ("queue_wait", 1.5),
+                ("variables", {"LEVEL": 3}),
+                ("variables", {"A LEVEL": "3"}),
+                ("variables", ["LEVEL"]),
+                ("plot", "perhaps"),
+            ]
+        ],
         ("ocean_c2d_recurring", "dataset_dids", ["did:op:5"]),
         ("ocean_c2d_recurring", "dataset_dids", "did:op:" + "5" * 64),
         ("ocean_c2d_recurring", "algorithm_did", "did:op:5"),
@@ -156,6 +192,8 @@ def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
         ("ocean_c2d_sweep", "parallel_jobs", 0),
         ("ocean_c2d_sweep", "parallel_jobs", 65),
         ("ocean_c2d_sweep", "max_cost", "much"),
+        ("ocean_c2d_sweep", "max_cost", "9" * 79),
+        ("ocean_c2d_sweep", "environment", "null"),
         ("ocean_algorithm_rehearsal", "sample_data", []),
         ("ocean_algorithm_rehearsal", "container_entrypoint", "python"),
         ("ocean_algorithm_rehearsal", "memory", "much"),
@@ -165,6 +203,49 @@ def test_every_param_is_valid_as_it_stands_and_explained(dagbag):
 def test_a_bad_param_is_refused(dagbag, dag_id, name, wrong):
     with pytest.raises(ValueError, match="Failed validating"):
         dagbag.dags[dag_id].params.get_param(name).resolve(wrong)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "name", "right"),
+    [
+        ("ocean_c2d", "dataset_name", "None of the above"),
+        ("ocean_c2d", "dataset_name", "Größe (µm)"),
+        ("ocean_c2d", "dataset_url", "https://user@example.com:8443/a%20b?key=x&y=#z"),
+        ("ocean_c2d", "container_image", "python"),
+        ("ocean_c2d", "container_image", "registry.example.com:5000/group/an_image-2"),
+        ("ocean_c2d", "container_tag", "3.12-slim_1"),
+        ("ocean_c2d", "amount", "1"),
+        ("ocean_c2d", "amount", "10.5"),
+        ("ocean_c2d", "dataset_price", "0.00000001"),
+        ("ocean_c2d", "dataset_price", "0.5"),
+        ("ocean_c2d", "dataset_price", "20.000000000000000001"),
+        ("ocean_c2d", "job_resources", {"cpu": 2, "ram": 0.5}),
+        ("ocean_c2d", "variables", {"LEVEL": "3", "_a1": ""}),
+        ("ocean_c2d_sweep", "max_cost", "0"),
+    ],
+)
+def test_a_good_param_is_not(dagbag, dag_id, name, right):
+    assert dagbag.dags[dag_id].params.get_param(name).resolve(right) == right
+
+
+def test_no_dags_share_a_param():
+    # A run through dag.test() writes its values into them, also into those of a file that is parsed again.
+    bags = [DagBag(PROJECT / "dags") for _ in range(2)]
+    fields = [
+        id(dag.params.get_param(name)) for bag in bags for dag in bag.dags.values() for name in dag.params
+    ]
+    assert len(set(fields)) == len(fields)
+
+
+def test_every_plot_can_be_left_out(dagbag):
+    plots = [
+        (dag.dag_id, task.enabled)
+        for dag in dagbag.dags.values()
+        for task in dag.tasks
+        if isinstance(task, OceanPlotOperator)
+    ]
+    drawing = {*PAYING, "ocean_algorithm_rehearsal"}
+    assert sorted(plots) == sorted((dag_id, "{{ params.plot }}") for dag_id in drawing)
 
 
 def test_parsing_imports_nothing_heavy_and_plugins_are_found_once():

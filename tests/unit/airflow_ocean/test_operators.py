@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG, ExceptionRetryPolicy, ObjectStoragePath, RetryAction
+from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_ocean import parameters
 from airflow_ocean.artifacts import Artifact, Manifest
@@ -23,6 +24,7 @@ from airflow_ocean.operators.assets import (
     OceanPublishAlgorithmOperator,
     OceanPublishDatasetOperator,
 )
+from airflow_ocean.operators.base import OceanOptionalOperator
 from airflow_ocean.operators.choosing import OceanChooseAssetsOperator
 from airflow_ocean.operators.compute import (
     OceanPayForComputeOperator,
@@ -251,6 +253,7 @@ BAD_VALUES = [
     (OceanPayForComputeOperator, {"job_resources": {"cpu": 0}}, "job_resources"),
     (OceanPayForComputeOperator, {"job_resources": "[1]"}, "job_resources"),
     (OceanPayForComputeOperator, {"queue_wait": -1}, "queue_wait"),
+    (OceanPayForComputeOperator, {"variables": {"LEVEL": 3}}, "variables"),
     (OceanPayForComputeOperator, {"force_new": "perhaps"}, "force_new"),
     (OceanPayForComputeOperator, {"reuse_orders": "perhaps"}, "reuse_orders"),
     (OceanPayForComputeOperator, {"reuse_orders": True}, "asset_state_store"),
@@ -284,6 +287,7 @@ BAD_VALUES = [
     (OceanPlotOperator, {"render": ""}, "render"),
     (OceanPlotOperator, {"manifest": ""}, "manifest"),
     (OceanPlotOperator, {}, "file:///none"),
+    (OceanPlotOperator, {"enabled": "perhaps"}, "enabled"),
     (OceanPlotOperator, {"render_in_docker": "perhaps"}, "render_in_docker"),
     (OceanPlotOperator, {"manifest": RESULT, "result_name": "another"}, "result_name"),
     (OceanPlotOperator, {"manifest": RESULT, "render_options": "[1]"}, "render_options"),
@@ -297,6 +301,7 @@ BAD_VALUES = [
         {"manifest": RESULT, "render_in_docker": True, "render_image": "python:3.12", "docker_url": 5},
         "docker_url",
     ),
+    (OceanPlotSeveralOperator, {"enabled": "perhaps"}, "enabled"),
     (OceanPlotSeveralOperator, {"render": "math:pi"}, "render"),
     (OceanPlotSeveralOperator, {"render_in_docker": True}, "render_in_docker"),
     (OceanPlotSeveralOperator, {"manifest": [RESULT], "expected": "many"}, "expected"),
@@ -352,6 +357,8 @@ BAD_VALUES = [
     (OceanApproveSpendingOperator, {"duration": 0}, "duration"),
     (OceanApproveSpendingOperator, {"job_resources": {"cpu": "two"}}, "job_resources"),
     (OceanApproveSpendingOperator, {"queue_wait": "long"}, "queue_wait"),
+    (OceanApproveSpendingOperator, {"variables": {"a b": "c"}}, "variables"),
+    (OceanApproveSpendingOperator, {"custom_data": "[1]"}, "custom_data"),
     (OceanApproveSpendingOperator, {"reuse_orders": "perhaps"}, "reuse_orders"),
     (OceanApproveSpendingOperator, {"reuse_orders": True, "when_in_use": "steal"}, "when_in_use"),
     (OceanApproveSpendingOperator, {"reuse_orders": True, "most_orders": 0}, "most_orders"),
@@ -394,6 +401,28 @@ def test_a_bad_value_is_refused_by_name(connection, context, result, operator, w
         make(operator, **given).execute(context)
     assert named in str(raised.value)
     assert context["ti"].xcoms == {}
+
+
+def test_a_picture_of_several_results_says_what_it_was_drawn_from(connection, context, result, tmp_path):
+    connection()
+    given = {"manifest": [result, result], "render": f"{__name__}:draw", "artifact_base": f"{tmp_path}/base"}
+    task = make(OceanPlotSeveralOperator, **given)
+    picture = task.execute(context)
+    told = task.get_openlineage_facets_on_complete(None)
+    source = f"{tmp_path}/result.csv"
+    assert [(item.namespace, item.name) for item in told.inputs] == [("file", source)] * 2
+    assert [(item.namespace, item.name) for item in told.outputs] == [
+        ("file", picture.removeprefix("file://"))
+    ]
+
+
+@pytest.mark.parametrize(
+    "operator", [op for op in OPERATORS if issubclass(op, OceanOptionalOperator)], ids=lambda op: op.__name__
+)
+def test_what_is_switched_off_is_skipped(connection, context, operator):
+    connection()
+    with pytest.raises(AirflowSkipException, match="switched off"):
+        make(operator, enabled="False").execute(context)
 
 
 # What Airflow checks itself, and text that may be any.

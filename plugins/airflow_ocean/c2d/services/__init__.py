@@ -201,6 +201,15 @@ class OceanServices(Protocol):
     def environments(self) -> list[ComputeEnvironment]:
         """List the compute environments of the network's chain."""
 
+    def check_job(
+        self, environment: ComputeEnvironment, terms: JobTerms, variables: dict[str, str] | None
+    ) -> None:
+        """See that a job can be told all this, before anything is spent for it.
+
+        :param variables: environment variables that its algorithm is to get
+        :raises InvalidInputError: naming what the service or the environment does not offer
+        """
+
     def quote(
         self,
         datasets: list[AssetInput],

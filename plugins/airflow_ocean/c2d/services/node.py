@@ -227,6 +227,27 @@ class NodeServices:
         answer = cached(("environments", self.url), ENVIRONMENTS_TTL, ask)
         return read_environments(answer, self._chain_id, self._wallet.address, what)
 
+    def check_job(
+        self, environment: ComputeEnvironment, terms: JobTerms, variables: dict[str, str] | None
+    ) -> None:
+        """See that the environment has the resources that a job is to get. A node takes any variables.
+
+        Of what it does not have a node says nothing, and in its free part it refuses too much only at the start.
+
+        :raises InvalidInputError: naming the resource
+        """
+        for name, amount in terms.resources.items():
+            most = environment.most_resources.get(name)
+            if most is None:
+                offered = ", ".join(environment.most_resources)
+                raise InvalidInputError(
+                    f"job_resources: environment {environment.id} at {self.url} has no {name!r}; it offers {offered}"
+                )
+            if amount > most:
+                raise InvalidInputError(
+                    f"job_resources: environment {environment.id} at {self.url} gives a job {most} {name} at most, not {amount}"
+                )
+
     def quote(
         self,
         datasets: list[AssetInput],

@@ -194,6 +194,11 @@ def _by_resource(entries: list[dict[str, Any]], key: str) -> dict[str, Decimal]:
     return numbers
 
 
+def _most(resources: list[dict[str, Any]]) -> dict[str, Decimal]:
+    limited = [entry for entry in resources if entry.get("max") is not None]
+    return {str(entry["id"]): Decimal("Infinity") for entry in resources} | _by_resource(limited, "max")
+
+
 def _paid(entry: dict[str, Any], fee: dict[str, Any], consumer: str) -> ComputeEnvironment:
     prices, least = _by_resource(fee["prices"], "price"), _by_resource(entry["resources"], "min")
     smallest = sum((price * least.get(name, Decimal(0)) for name, price in prices.items()), Decimal(0))
@@ -210,6 +215,7 @@ def _paid(entry: dict[str, Any], fee: dict[str, Any], consumer: str) -> ComputeE
         raw=entry,
         resource_prices=prices,
         least_resources=least,
+        most_resources=_most(entry["resources"]),
         access=_access(entry, consumer),
     )
 
@@ -229,6 +235,7 @@ def _free(entry: dict[str, Any], consumer: str) -> ComputeEnvironment:
         description=f"{entry.get('description') or 'Ocean Node'}, free part",
         raw=entry,
         needs_orders=False,
+        most_resources=_most(resources),
         access=_access(free, consumer),
     )
 

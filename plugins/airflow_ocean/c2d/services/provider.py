@@ -278,6 +278,15 @@ class ProviderServices:
             )
         return [read_environment(entry) for entry in listed]
 
+    def check_job(
+        self, environment: ComputeEnvironment, terms: JobTerms, variables: dict[str, str] | None
+    ) -> None:
+        """See that a job is told nothing that only an Ocean Node offers, whatever the environment.
+
+        :raises InvalidInputError: when it is
+        """
+        self._refuse_offers_of_nodes(terms, variables)
+
     def quote(
         self,
         datasets: list[AssetInput],
@@ -289,10 +298,9 @@ class ProviderServices:
         """Ask what the inputs cost in an environment.
 
         :param valid_until: until when the environment is wanted, in seconds since 1970
-        :raises InvalidInputError: when the terms have what only an Ocean Node offers
+        :param terms: mean nothing to a Provider beyond that; :meth:`check_job` refuses them
         :raises NotAllowedError: when the Provider refuses, with its reason
         """
-        self._refuse_node_terms(terms)
         what = f"quoting {algorithm.did} on {', '.join(item.did for item in datasets)} in {environment.id}"
         body = {
             "datasets": [_asset(item) for item in datasets],
@@ -321,12 +329,7 @@ class ProviderServices:
         :param announce: called right before each request that may start it
         :raises InvalidInputError: when the request has what only an Ocean Node offers
         """
-        self._refuse_node_terms(request.terms)
-        if request.variables:
-            raise InvalidInputError(
-                f"the Provider at {self.url} gives algorithms no environment variables, only an Ocean Node does; hand over "
-                "custom data instead"
-            )
+        self._refuse_offers_of_nodes(request.terms, request.variables)
         first, *more = request.datasets
         payload: dict[str, Any] = {
             "dataset": _asset(first),
@@ -387,11 +390,16 @@ class ProviderServices:
                 yield ResultStream(response.iter_bytes(256 * 1024), int(length) if length else None)
                 return
 
-    def _refuse_node_terms(self, terms: JobTerms) -> None:
+    def _refuse_offers_of_nodes(self, terms: JobTerms, variables: dict[str, str] | None) -> None:
         if terms.resources or terms.queue_wait:
             raise InvalidInputError(
                 f"the Provider at {self.url} lets nobody choose resources or a place in a queue, only an Ocean Node does; "
-                "leave resources and queue_wait out"
+                "leave job_resources and queue_wait out"
+            )
+        if variables:
+            raise InvalidInputError(
+                f"the Provider at {self.url} gives algorithms no environment variables, only an Ocean Node does; hand over "
+                "custom data instead"
             )
 
 
