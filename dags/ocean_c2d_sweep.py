@@ -8,8 +8,9 @@ by side.
 2. The members: one job for each parameter set, each with all datasets as its inputs, or one for each dataset, too
    (`list_members`).
 3. Each member pays, starts its job, waits for it and fetches its result (`member`). No more than `parallel_jobs` have
-   an unfinished job at once. Each of those needs an order of its own; a member takes over the order of another one
-   that is done, so that a sweep of a hundred jobs costs as many orders as jobs run at once, and the next sweep none.
+   an unfinished job at once. At a Provider each of those needs an order of its own; a member takes over the order of
+   another one that is done, so that a sweep of a hundred jobs costs as many orders as jobs run at once, and the next
+   sweep none. On an Ocean Node all of them share one.
 4. The results are plotted together (`plot`). A member that fails is missing in the picture, and sinks no other one.
 """
 
@@ -73,7 +74,7 @@ PARAMS = {
         maximum=64,
         title="Parallel jobs",
         section="Computation",
-        description_md="How many jobs may be unfinished at once. Each of them takes an order of its own.",
+        description_md="How many jobs may be unfinished at once. At a Provider each of them takes an order of its own.",
     ),
     "environment": Param(
         "free",
@@ -153,6 +154,7 @@ with DAG(
             order=pay_for_compute.output["order"],
             variables="{{ params.variables | tojson }}",
             custom_data=custom_data,
+            most_jobs="{{ params.parallel_jobs }}",
             wait_for_order=True,
         )
         wait_for_compute = OceanComputeSensor(

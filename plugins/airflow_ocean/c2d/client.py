@@ -18,9 +18,11 @@ from airflow_ocean.c2d.network import origin
 from airflow_ocean.c2d.orders import Orders
 from airflow_ocean.c2d.services import open_services
 from airflow_ocean.c2d.transactions import Transactions
-from airflow_ocean.c2d.wallet import Wallet
+from airflow_ocean.c2d.wallet import Wallet, machine_lock
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from airflow_ocean.c2d.journal import Journal
     from airflow_ocean.c2d.network import Network
     from airflow_ocean.c2d.services import OceanServices
@@ -54,7 +56,7 @@ class OceanClient:
         self.datatokens = Datatokens(self)
         self.escrow = Escrow(self)
         self.orders = Orders(self)
-        self.jobs = Jobs(self.services, journal, self.escrow)
+        self.jobs = Jobs(self.services, journal, self.escrow, self._turn)
 
     def __repr__(self) -> str:
         return f"OceanClient({self.address} on {origin(self.network.rpc_url)})"
@@ -70,6 +72,9 @@ class OceanClient:
         self.transactions.chain.close()
         for services in self._services.values():
             services.close()
+
+    def _turn(self, what: str) -> FileLock:
+        return machine_lock(self.chain_id, f"{what} {self.address}")
 
     @property
     def address(self) -> str:

@@ -12,6 +12,7 @@ from airflow_ocean.c2d.services import JobRequest, fetch_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from airflow_ocean.c2d.escrow import Escrow
     from airflow_ocean.c2d.journal import Journal
@@ -184,6 +185,7 @@ class Jobs:
     :param services_at: returns the services behind a URL, for a job's id where one is known
     :param journal: where starting leaves its traces
     :param escrow: what pays for jobs where orders do not
+    :param turn: returns the lock by which tasks of this machine that share the wallet take turns at something
     """
 
     def __init__(
@@ -191,10 +193,12 @@ class Jobs:
         services_at: Callable[[str | None, str | None], OceanServices],
         journal: Journal,
         escrow: Escrow,
+        turn: Callable[[str], AbstractContextManager[Any]],
     ) -> None:
         self._services = services_at
         self._journal = journal
         self._escrow = escrow
+        self._turn = turn
 
     def start(
         self,
@@ -202,6 +206,7 @@ class Jobs:
         custom_data: dict[str, Any] | None = None,
         variables: dict[str, str] | None = None,
         step: str = "start job",
+        most_jobs: int | None = None,
     ) -> Job:
         """Start a job on a paid order, once: a retry returns the job that an earlier attempt started.
 
@@ -211,7 +216,8 @@ class Jobs:
         :param custom_data: parameters for the algorithm; it finds them as ``algoCustomData.json``
         :param variables: environment variables for the algorithm, where the service offers them
         :param step: the step's name in the journal
-        :raises OrderInUseError: when another job of this order is not finished
+        :param most_jobs: how many unfinished jobs of the algorithm the wallet may have, where orders do not bind jobs
+        :raises OrderInUseError: when another job of this order is not finished, or as many jobs as there may be are not
         :raises NotAllowedError: when the service refuses the order
         """
         from airflow_ocean.c2d.starting import BoundStart, LabelledStart
@@ -227,7 +233,13 @@ class Jobs:
             payment_token=order.payment.token if order.payment else None,
         )
         if services.labels_jobs:
-            return LabelledStart(services, self._journal, self._escrow, step).carry_out(order, request)
+            start = LabelledStart(services, self._journal, self._escrow, step, most_jobs)
+            with (
+                contextlib.nullcontext()
+                if most_jobs is None
+                else self._turn(f"jobs of {order.algorithm.did}")
+            ):
+                return start.carry_out(order, request)
         return BoundStart(services, self._journal, step).carry_out(order, request)
 
     def get(self, job_id: str, provider_url: str | None = None) -> Job:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import secrets
 import time
 from dataclasses import replace
@@ -141,16 +142,27 @@ class LabelledStart(_Start):
     The journal has the label, which no other job has, and what was locked in the escrow before. A lock that is there later
     and belongs to no job may be of this step's request, and is not paid beside. Two requests with one label are never under
     way at a time.
+
+    :param most_jobs: how many unfinished jobs of the algorithm the wallet may have, None for any number
     """
 
-    def __init__(self, services: OceanServices, journal: Journal, escrow: Escrow, step: str) -> None:
+    def __init__(
+        self,
+        services: OceanServices,
+        journal: Journal,
+        escrow: Escrow,
+        step: str,
+        most_jobs: int | None = None,
+    ) -> None:
         super().__init__(services, journal, step)
         self._escrow = escrow
+        self._most_jobs = most_jobs
         self._label = str(self._entry["label"]) if self._entry else secrets.token_hex(16)
 
     def carry_out(self, order: Order, request: JobRequest) -> Job:
         """Start the job, or return the one that an earlier attempt started.
 
+        :raises OrderInUseError: when as many jobs of the algorithm as there may be are not finished
         :raises InsufficientFundsError: when the escrow lacks the payment, and the wallet too
         :raises StartUnderWayError: when an earlier attempt's payment is locked, and its job is not there yet
         :raises StartLostError: when it does not come any more
@@ -159,6 +171,7 @@ class LabelledStart(_Start):
             mine = self._earlier(self._is_mine)
             if mine is not None:
                 return mine
+        self._require_room(request.algorithm.did)
         marks: dict[str, Any] = {"label": self._label}
         with contextlib.ExitStack() as stack:
             if order.payment is not None:
@@ -174,6 +187,22 @@ class LabelledStart(_Start):
             if order.payment is not None:
                 self._escrow.wait_until_locked(job)
         return job
+
+    def _require_room(self, algorithm: str) -> None:
+        if self._most_jobs is None:
+            return
+        jobs = [
+            job for job in self._services.jobs() if job.algorithm_did == algorithm and not job.is_finished
+        ]
+        if len(jobs) >= self._most_jobs:
+            job = random.choice(jobs)  # of many that wait, some wait for each
+            raise OrderInUseError(
+                f"{len(jobs)} job(s) of {algorithm} are not finished, {self._most_jobs} may be, such as {job.describe()}; wait "
+                "for one, or allow more at a time",
+                job_id=job.id,
+                provider_url=self._services.url,
+                consumer_address=job.owner,
+            )
 
     def _is_mine(self, job: Job) -> bool:
         return job.label == self._label

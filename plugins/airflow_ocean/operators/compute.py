@@ -184,8 +184,10 @@ class OceanStartComputeOperator(OceanStepOperator):
         ``/data/inputs/algoCustomData.json``
     :param variables: (templated) environment variables for the algorithm, a JSON object of texts or its text; only on an
         Ocean Node
-    :param wait_for_order: when another unfinished job has the order, wait until it is over, deferred, and start then;
-        otherwise the task is retried like after any error that may pass
+    :param most_jobs: (templated) how many unfinished jobs of the algorithm the wallet may have on an Ocean Node, any number by
+        default; on a Provider it is the orders that limit them, see ``most_orders`` of :class:`OceanPayForComputeOperator`
+    :param wait_for_order: when another unfinished job has the order, or there are ``most_jobs``, wait until it is over,
+        deferred, and start then; otherwise the task is retried like after any error that may pass
     :param order_wait: (templated) seconds to wait for the order altogether
     :param ocean_conn_id: (templated) the consumer's connection
     """
@@ -195,6 +197,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         "order",
         "custom_data",
         "variables",
+        "most_jobs",
         "order_wait",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (OceanJobLink(),)
@@ -205,6 +208,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         order: dict[str, Any] | str,
         custom_data: dict[str, Any] | str | None = None,
         variables: dict[str, str] | str | None = None,
+        most_jobs: int | str | None = None,
         wait_for_order: bool = False,
         order_wait: int | str = ORDER_WAIT,
         **kwargs: Any,
@@ -213,6 +217,7 @@ class OceanStartComputeOperator(OceanStepOperator):
         self.order = order
         self.custom_data = custom_data
         self.variables = variables
+        self.most_jobs = most_jobs
         self.wait_for_order = parameters.boolean("wait_for_order", wait_for_order)
         self.order_wait = order_wait
         self.job_id: str | None = None
@@ -228,9 +233,12 @@ class OceanStartComputeOperator(OceanStepOperator):
         order = Order.from_dict(described)
         custom_data = parameters.json_object("custom_data", self.custom_data)
         variables = parameters.variables("variables", self.variables)
+        most_jobs = None
+        if self.most_jobs is not None:
+            most_jobs = parameters.whole_number("most_jobs", self.most_jobs, least=1, most=10**6)
         try:
             with self.client(context) as client:
-                job = client.jobs.start(order, custom_data, variables)
+                job = client.jobs.start(order, custom_data, variables, most_jobs=most_jobs)
                 consumer_address = client.address
                 if client.transactions.mined:  # what filled up a deposit that another job was paid out of
                     self.push_cost(context, client)

@@ -264,6 +264,7 @@ BAD_VALUES = [
     (OceanStartComputeOperator, {"order": {"datasets": []}}, "order"),
     (OceanStartComputeOperator, {"order": ORDER, "custom_data": "[1"}, "custom_data"),
     (OceanStartComputeOperator, {"order": ORDER, "variables": {"a b": "c"}}, "variables"),
+    (OceanStartComputeOperator, {"order": ORDER, "most_jobs": 0}, "most_jobs"),
     (OceanStartComputeOperator, {"order": ORDER, "wait_for_order": "perhaps"}, "wait_for_order"),
     (OceanStartComputeOperator, {"order": ORDER, "max_cost": "cheap"}, "max_cost"),
     (OceanStartComputeOperator, {"order": ORDER, "force_new": "perhaps"}, "force_new"),

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from airflow_ocean.c2d.errors import (
     InsufficientFundsError,
     InvalidInputError,
     NotAllowedError,
+    OrderInUseError,
     ServiceUnavailableError,
     StartLostError,
     StartUnderWayError,
@@ -488,6 +490,34 @@ def is_start(request: Request) -> bool:
 
 
 class TestStartingOnce:
+    def test_so_many_jobs_of_an_algorithm_are_unfinished_as_may_be(
+        self, client_of: ClientOf, branin: Branin
+    ) -> None:
+        starts = [
+            (client, client.orders.pay(client.orders.quote([branin.dataset.did], branin.algorithm.did)))
+            for client in (client_of(BOB), client_of(BOB))
+        ]
+
+        def start(client: OceanClient, order: Order) -> Job | OrderInUseError:
+            try:
+                return client.jobs.start(order, most_jobs=1)
+            except OrderInUseError as error:
+                return error
+
+        # Both at once: neither may find that there is no job yet.
+        with ThreadPoolExecutor(2) as pool:
+            found = [pool.submit(start, *given) for given in starts]
+            outcomes = [future.result() for future in found]
+        late = next(number for number, outcome in enumerate(outcomes) if isinstance(outcome, OrderInUseError))
+        (bob, order), error, job = starts[late], outcomes[late], outcomes[1 - late]
+        assert not isinstance(job, OrderInUseError)
+        assert isinstance(error, OrderInUseError)
+        assert error.job_id == job.id
+        assert "1 may be" in str(error)
+        # A retry of the start that went well finds its job before it counts.
+        finished(bob, job)
+        finished(bob, bob.jobs.start(order, most_jobs=1))
+
     def test_a_retry_finds_the_job(self, client_of: ClientOf, branin: Branin) -> None:
         journal = MemoryJournal()
         order = paid(client_of(BOB), branin, "free", duration=60)
