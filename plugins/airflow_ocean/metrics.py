@@ -12,7 +12,8 @@ without doing it again, such as an order that was already paid, is not counted a
 ``ocean.orders.renewed``         orders whose fee was paid anew
 ``ocean.orders.reused``          orders that were still good
 ``ocean.spent.gas_gwei``         the chain's coin for gas, in 10**-9
-``ocean.spent.microtokens``      tokens that left the wallet, in 10**-6 of each; the tag ``token`` has the address
+``ocean.spent.microtokens``      tokens that left the wallet, or that were claimed of its deposit in the escrow when a sensor
+                                 saw it, in 10**-6 of each; the tag ``token`` has the address
 ``ocean.poll_errors``            looks at jobs that failed, and were tried again
 ================================ =====================================================================================
 """
@@ -76,9 +77,18 @@ def spent(mined: Iterable[MinedTransaction], decimals: Callable[[str], int]) -> 
     if gas:
         Stats.incr("ocean.spent.gas_gwei", -(-gas // _GWEI))
     for token, amount in tokens.items():
-        if amount > 0:
-            micro = -(-amount * 10**_MICRO // 10 ** decimals(token))
-            Stats.incr("ocean.spent.microtokens", micro, tags={"token": token})
+        tokens_spent(token, amount, decimals)
+
+
+def tokens_spent(token: str, amount: int, decimals: Callable[[str], int]) -> None:
+    """Count tokens that were spent.
+
+    :param amount: in the token's smallest unit
+    :param decimals: returns the number of a token's decimals
+    """
+    if amount > 0:
+        micro = -(-amount * 10**_MICRO // 10 ** decimals(token))
+        Stats.incr("ocean.spent.microtokens", micro, tags={"token": token})
 
 
 def poll_failed() -> None:

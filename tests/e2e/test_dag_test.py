@@ -202,9 +202,12 @@ def test_the_job_is_finished_and_there_is_one(run, localnet):
 
 
 @pytest.mark.skipif(STACK != "node", reason="only an Ocean Node is paid through the escrow")
-def test_what_the_escrow_locks_is_told_and_settled(run, run_dag):
+def test_what_the_escrow_locks_is_told_and_settled(run, run_dag, monkeypatch):
+    from airflow_ocean import metrics
     from airflow_ocean.hooks import OceanHook
 
+    counted = []
+    monkeypatch.setattr(metrics.Stats, "incr", lambda *given, **tags: counted.append((*given, tags)))
     cost = run.xcoms["pay_for_compute"]["cost"]
     (token,) = cost["locked"]
     assert cost["locked"][token] == cost["deposited"][token] == str(2 * 10**18)
@@ -218,6 +221,10 @@ def test_what_the_escrow_locks_is_told_and_settled(run, run_dag):
     assert final == settled.xcoms["settle"]["cost"]
     assert (final["locked"], final["claimed"]) == ({}, {token: str(10**18)})
     assert settled.xcoms["withdraw"]["return_value"] == {token: str(10**18)}
+    # What was claimed counts as spent, once, and what is taken out does not.
+    assert [entry for entry in counted if entry[0] == "ocean.spent.microtokens"] == [
+        ("ocean.spent.microtokens", 10**6, {"tags": {"token": token}})
+    ]
     with OceanHook("ocean_bob").get_client() as client:
         funds = client.escrow.funds(client.contract_address("Escrow"), token)
     assert (funds.available, funds.locked) == (0, 0)

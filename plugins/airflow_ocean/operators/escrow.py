@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator, ObjectStoragePath, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_ocean import parameters
+from airflow_ocean import metrics, parameters
 from airflow_ocean.artifacts import Manifest
 from airflow_ocean.hooks import OceanHook
 from airflow_ocean.links import OceanJobLink, OceanTransactionLink
@@ -104,6 +104,8 @@ class OceanSettlementSensor(BaseSensorOperator):
             job = client.jobs.get(job_id, provider_url)
             settlement = client.escrow.settlement(job)
             self.log.info("%s; %s", job.describe(), _told(client, job, settlement))
+            if job.payment is not None and settlement.claimed is not None:
+                metrics.tokens_spent(job.payment.token, settlement.claimed, client.datatokens.decimals)
         if job.payment is None:
             context["ti"].xcom_push("cost", cost)
             return PokeReturnValue(is_done=True, xcom_value={})
