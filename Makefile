@@ -42,10 +42,11 @@ test: dev-env ## run all tests, several at once (ARGS=tests/unit for some, one a
 test-compose: dev-env ## bring the compose stack up in a Docker engine and break it (needs root and Debian; ~10 min)
 	@$(PYTHON_BIN) -m pytest -m compose tests/compose $(ARGS)
 
-chaos: dev-env ## break and kill everything at many moments, count what was paid, write build/chaos.md (takes hours)
-	@rm -f build/chaos.md
-	@OCEAN_CHAOS=long OCEAN_CHAOS_REPORT=build/chaos.md $(PYTHON_BIN) -m pytest -m chaos tests/e2e $(ARGS); \
-	result=$$?; echo "The report: build/chaos.md"; exit $$result
+chaos: dev-env ## break and kill everything at many moments, count what was paid, write build/chaos-*.md (takes hours)
+	@rm -f build/chaos-*.md; result=0; for stack in $(or $(STACK),provider node); do \
+	  report=build/chaos-$$stack.md; OCEAN_TEST_STACK=$$stack OCEAN_CHAOS=long OCEAN_CHAOS_REPORT=$$report \
+	    $(PYTHON_BIN) -m pytest -m "chaos and both_stacks" $(or $(ARGS),tests/e2e) || result=1; echo "The report: $$report"; \
+	done; exit $$result
 
 bench: env ## measure requests, gas, times and memory side by side (ARGS=--help for options; takes about an hour)
 	@$(PYTHON_BIN) -m include.bench $(ARGS)
