@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
 
-from include.bench.job_history import JobHistory
+from include.bench.job_history import OperatorJobHistory
 from include.bench.surroundings import tell_result
 from include.localnet.settings import NetworkSettings
 
@@ -105,10 +105,10 @@ def _memory() -> float:
 async def _measure(
     settings: NetworkSettings, count: int, interval: float, intervals: int, ends: int
 ) -> dict[str, Any]:
-    history = JobHistory(settings)
+    history = OperatorJobHistory(settings)
     job_ids = history.add(count)
     # What comes with the first trigger of all is the triggerer's and not a job's: modules, certificates, a thread.
-    warm = JobHistory(settings)
+    warm = OperatorJobHistory(settings)
     [first] = warm.add(1)
     warm.finish(first)
     warming = Waits(settings, warm.consumer, interval)

@@ -14,10 +14,9 @@ from eth_utils import is_address
 
 from include.localnet.node import trust
 from include.localnet.node.answers import Refused, json_answer
-from include.localnet.node.escrow import job_hash
-from include.localnet.node.javascript import now_text, stringify
+from include.localnet.node.javascript import stringify
 from include.localnet.node.orders import has_valid_fee, order_problem, receipt_of, signed_fee
-from include.localnet.node.store import PULLING, QUEUED, STATUS_TEXTS, Job
+from include.localnet.node.store import Job
 from include.localnet.provider.encryption import files_of
 
 if TYPE_CHECKING:
@@ -340,37 +339,16 @@ def _job(
     if metadata and len(stringify(metadata)) > _LARGEST_METADATA:
         raise Refused("Metadata size is too large", status)
     image = _image(node, algorithm, status)
-    waiting = _seconds(data.get("queueMaxWaitTime"))
-    begins = QUEUED if waiting else PULLING
     viewers = data.get("additionalViewers") or None
-    body = {
-        "owner": data["consumerAddress"],
-        "did": None,
-        "jobId": job_id,
-        "jobIdHash": job_hash(job_id),
-        "dateCreated": now_text(),
-        "dateFinished": None,
-        "status": begins,
-        "statusText": STATUS_TEXTS[begins],
-        "results": [],
-        "inputDID": None,
-        "algoDID": None,
-        "agreementId": None,
-        "maxJobDuration": seconds,
-        "environment": node.environment.id,
-        "stopRequested": False,
-        "resources": resources,
-        "isFree": payment is None,
-        "algoStartTimestamp": "0",
-        "algoStopTimestamp": "0",
-        "payment": payment,
-        "metadata": metadata,
-        "additionalViewers": [v for v in viewers if is_address(v)] if isinstance(viewers, list) else None,
-        "terminationDetails": {"exitCode": None, "OOMKilled": None},
-        "algoDuration": 0,
-        "queueMaxWaitTime": waiting,
-        "buildStartTimestamp": "0",
-        "buildStopTimestamp": "0",
-    }
-    assets = _objects(data["datasets"])
-    return Job(body, {"algorithm": algorithm, "assets": assets, "containerImage": image})
+    return Job.new(
+        job_id,
+        data["consumerAddress"],
+        node.environment.id,
+        {"algorithm": algorithm, "assets": _objects(data["datasets"]), "containerImage": image},
+        duration=seconds,
+        resources=resources,
+        payment=payment,
+        metadata=metadata,
+        viewers=[v for v in viewers if is_address(v)] if isinstance(viewers, list) else None,
+        queue_wait=_seconds(data.get("queueMaxWaitTime")),
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, delete, insert, select, update
 
+from include.localnet.node.escrow import job_hash
 from include.localnet.node.javascript import now_text
 from include.localnet.service import open_database
 
@@ -62,6 +63,59 @@ class Job:
 
     body: dict[str, Any]
     order: dict[str, Any]
+
+    @classmethod
+    def new(
+        cls,
+        job_id: str,
+        owner: str,
+        environment: str,
+        order: dict[str, Any],
+        *,
+        duration: float,
+        resources: list[dict[str, Any]],
+        payment: dict[str, Any] | None = None,
+        metadata: Any = None,
+        viewers: list[str] | None = None,
+        queue_wait: float = 0,
+    ) -> Job:
+        """Return a job that begins now, or waits for resources if it may.
+
+        :param duration: seconds that its algorithm may run
+        :param payment: None for a free one
+        :param queue_wait: seconds
+        """
+        begins = QUEUED if queue_wait else PULLING
+        body = {
+            "owner": owner,
+            "did": None,
+            "jobId": job_id,
+            "jobIdHash": job_hash(job_id),
+            "dateCreated": now_text(),
+            "dateFinished": None,
+            "status": begins,
+            "statusText": STATUS_TEXTS[begins],
+            "results": [],
+            "inputDID": None,
+            "algoDID": None,
+            "agreementId": None,
+            "maxJobDuration": duration,
+            "environment": environment,
+            "stopRequested": False,
+            "resources": resources,
+            "isFree": payment is None,
+            "algoStartTimestamp": "0",
+            "algoStopTimestamp": "0",
+            "payment": payment,
+            "metadata": metadata,
+            "additionalViewers": viewers,
+            "terminationDetails": {"exitCode": None, "OOMKilled": None},
+            "algoDuration": 0,
+            "queueMaxWaitTime": queue_wait,
+            "buildStartTimestamp": "0",
+            "buildStopTimestamp": "0",
+        }
+        return cls(body, order)
 
     @property
     def id(self) -> str:

@@ -26,7 +26,7 @@ from airflow_ocean.c2d.services import provider_status
 from airflow_ocean.c2d.services.http import AsyncHttpSession
 from airflow_ocean.c2d.services.provider_status import ProviderJobReader
 from airflow_ocean.c2d.waits import Trouble
-from include.bench.job_history import JobHistory
+from include.bench.job_history import OperatorJobHistory
 from tests.support.fault_proxy import Answer, FaultProxy, Request, Rule
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def unbroken(proxy: FaultProxy) -> Iterator[None]:
 
 
 @pytest.fixture
-def history(localnet: NetworkSettings) -> Iterator[JobHistory]:
-    history = JobHistory(localnet)
+def history(localnet: NetworkSettings) -> Iterator[OperatorJobHistory]:
+    history = OperatorJobHistory(localnet)
     yield history
     history.remove()
 
@@ -76,7 +76,7 @@ def history(localnet: NetworkSettings) -> Iterator[JobHistory]:
 class Waiters:
     """Tasks that wait for jobs of one consumer, and all that they are told."""
 
-    def __init__(self, proxy: FaultProxy, history: JobHistory) -> None:
+    def __init__(self, proxy: FaultProxy, history: OperatorJobHistory) -> None:
         self.url, self._consumer = proxy.url("provider"), history.consumer
         self._proxy = proxy
         self.told: dict[str, list[Any]] = {}
@@ -129,7 +129,7 @@ def about(request: Request) -> str | None:
 
 
 @pytest.fixture
-async def waiters(proxy: FaultProxy, history: JobHistory) -> AsyncIterator[Waiters]:
+async def waiters(proxy: FaultProxy, history: OperatorJobHistory) -> AsyncIterator[Waiters]:
     waiters = Waiters(proxy, history)
     yield waiters
     await waiters.end()
@@ -203,7 +203,7 @@ async def test_each_new_state_is_told_once(waiters, history):
     jobs = history.add(3)
     waiters.start(*jobs)
     await waiters.until_all_are_seen()
-    history.reach(jobs[0], 60, "Publishing results")
+    history.reach(jobs[0], 60)
     await waiters.until(lambda: len(waiters.told[jobs[0]]) == 2)
     history.finish(jobs[0])
     await waiters.tasks[jobs[0]]
