@@ -394,7 +394,7 @@ def wait_poking(world: World, _folder: Path) -> Case:
 
     def verify(finished: FinishedTask) -> None:
         same(jobs.good, finished.xcoms["return_value"], "job")
-        assert finished.xcoms["status"] in ("Job finished", "Job settling")
+        assert finished.xcoms["status"] == "Job finished"
         assert finished.xcoms["duration"] >= 0
 
     arguments = {"job_id": jobs.good, "deferrable": False, "poke_interval": 0.1}

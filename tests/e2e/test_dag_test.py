@@ -198,7 +198,7 @@ def test_the_job_is_finished_and_there_is_one(run, localnet):
     assert job["jobId"] == started.rpartition("-")[2]
     assert int(job["status"]) in (70, 71)
     assert job["dateFinished"]
-    assert run.xcoms["wait_for_compute"]["status"] in (job["statusText"], "Job settling")
+    assert run.xcoms["wait_for_compute"]["status"] == "Job finished"
 
 
 @pytest.mark.skipif(STACK != "node", reason="only an Ocean Node is paid through the escrow")

@@ -158,7 +158,8 @@ def parse_job(answer: Any) -> Job:
         return Job(
             id=str(answer["jobId"]),
             state=state,
-            text=str(answer.get("statusText") or STATUS_TEXTS.get(state, "unknown state")),
+            # A node writes "Running algorithm " with a blank at its end.
+            text=str(answer.get("statusText") or "").strip() or STATUS_TEXTS.get(state, "unknown state"),
             agreement_id=str(answer.get("agreementId", "")),
             owner=str(answer.get("owner", "")),
             created=_moment(answer.get("dateCreated")),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # does not tell by itself. They may be so long as JSON.
 LABEL, ALGORITHM, DATASETS = "label", "algorithm", "datasets"
 LONGEST_METADATA = 1024
+STATUS_SETTLING = 71
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def _read_job(entry: dict[str, Any]) -> NodeJob:
         "label": label if isinstance(label, str) else None,
         "payment": _payment(entry),
     }
+    if job.state == STATUS_SETTLING:
+        # The node's "Job settling" reads as if one had to wait, but all results are there.
+        known["text"] = "Job finished"
     return NodeJob(**known, exit_code=code)
 
 
