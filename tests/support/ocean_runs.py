@@ -128,7 +128,7 @@ def _add_tasks(
                     "operator": task.operator,
                     "state": task.state,
                     "start_date": begin if task.state else None,
-                    "end_date": begin + timedelta(seconds=5) if task.state == "success" else None,
+                    "end_date": begin + timedelta(seconds=5) if task.state in ("success", "failed") else None,
                     "try_number": 1,
                     "pool": "default_pool",
                     "pool_slots": 1,

@@ -66,13 +66,13 @@ class Cost:
         }
 
 
-def settled(cost: dict[str, Any], token: str, claimed: int) -> dict[str, Any]:
+def settled(cost: dict[str, Any], claimed: dict[str, int]) -> dict[str, Any]:
     """Bring a cost record up to date after a job's payment was claimed: what it has cost instead of what it may.
 
     :param cost: as :meth:`Cost.to_dict` gives it
-    :param claimed: in the token's smallest unit
+    :param claimed: token address → amount in its smallest unit
     """
-    return {**cost, "locked": {}, "claimed": {token: str(claimed)}}
+    return {**cost, "locked": {}, "claimed": _texts(claimed)}
 
 
 def _texts(amounts: dict[str, int]) -> dict[str, str]:

@@ -39,7 +39,7 @@ class OceanSettlementSensor(BaseSensorOperator):
     settled already. Looks, at the escrow on the chain, come from a worker, which is free in between.
 
     Returns what was claimed, token address → amount in its smallest unit, as text; pushes the final ``cost``: that of the
-    payment with ``claimed`` in the place of ``locked``.
+    payment with ``claimed`` in the place of ``locked``, and for people ``tokens``, the symbol and decimals of each token in it.
 
     :param job_id: (templated) the job; skipped without one
     :param provider_url: (templated) the node that ran it, the connection's own by default
@@ -104,16 +104,17 @@ class OceanSettlementSensor(BaseSensorOperator):
             job = client.jobs.get(job_id, provider_url)
             settlement = client.escrow.settlement(job)
             self.log.info("%s; %s", job.describe(), _told(client, job, settlement))
-            if job.payment is not None and settlement.claimed is not None:
+            if job.payment is None:
+                final = settled(cost, {})
+            elif settlement.claimed is None:
+                return PokeReturnValue(is_done=False)
+            else:
                 metrics.tokens_spent(job.payment.token, settlement.claimed, client.datatokens.decimals)
-        if job.payment is None:
-            context["ti"].xcom_push("cost", cost)
-            return PokeReturnValue(is_done=True, xcom_value={})
-        if settlement.claimed is None:
-            return PokeReturnValue(is_done=False)
-        final = settled(cost, job.payment.token, settlement.claimed)
+                final = settled(cost, {job.payment.token: settlement.claimed})
+            tokens = client.datatokens.units({**cost.get("tokens", {}), **final["claimed"]})
         context["ti"].xcom_push("cost", final)
-        if manifest and uri:
+        context["ti"].xcom_push("tokens", tokens)
+        if manifest and uri and job.payment:
             replace(manifest, cost=final).write(ObjectStoragePath(uri))
         return PokeReturnValue(is_done=True, xcom_value=final["claimed"])
 

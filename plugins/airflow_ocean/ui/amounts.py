@@ -42,6 +42,7 @@ class Cost:
     :param tokens: token address → amount in its smallest unit, what was claimed of the escrow included
     :param gas_fee: wei
     :param locked: token address → the most that may still be claimed of the escrow
+    :param claimed: token address → what was claimed of it
     :param transactions: the hashes of those that cost it; empty when what was there was enough
     :param settled: whether it is that of a payment brought up to date after the job
     """
@@ -50,6 +51,7 @@ class Cost:
     gas_fee: int = 0
     gas_used: int = 0
     locked: dict[str, int] = field(default_factory=dict)
+    claimed: dict[str, int] = field(default_factory=dict)
     transactions: tuple[str, ...] = ()
     settled: bool = False
 
@@ -59,19 +61,21 @@ class Cost:
         cost = cls()
         if not isinstance(value, dict):
             return cost
-        cost.tokens = _added(_units(value.get("tokens")), _units(value.get("claimed")))
+        cost.claimed = _units(value.get("claimed"))
+        cost.tokens = _added(_units(value.get("tokens")), cost.claimed)
         cost.locked = _units(value.get("locked"))
         cost.gas_fee = whole_number(value.get("gas_fee_wei")) or 0
         cost.gas_used = whole_number(value.get("gas_used")) or 0
         sent = value.get("transactions")
         cost.transactions = tuple(map(str, sent)) if isinstance(sent, list) else ()
-        cost.settled = "claimed" in value
+        cost.settled = is_final(value)
         return cost
 
     def add(self, other: Cost) -> None:
         """Add another cost to this one."""
         self.tokens = _added(self.tokens, other.tokens)
         self.locked = _added(self.locked, other.locked)
+        self.claimed = _added(self.claimed, other.claimed)
         self.gas_fee += other.gas_fee
         self.gas_used += other.gas_used
 
@@ -129,6 +133,10 @@ class Tokens:
     def locked(self, cost: Cost) -> list[PaidToken]:
         """Give what is locked in the escrow token by token."""
         return [self._line(self[address], units) for address, units in cost.locked.items()]
+
+    def claimed(self, cost: Cost) -> list[PaidToken]:
+        """Give what was claimed of the escrow token by token."""
+        return [self._line(self[address], units) for address, units in cost.claimed.items()]
 
     def summary(self, cost: Cost) -> list[PaidToken]:
         """Give a cost in few lines: datatokens of all assets together, as each is one use of an asset."""
@@ -193,16 +201,21 @@ def total(costs: Iterable[Cost]) -> Cost:
     return result
 
 
+def is_final(record: Any) -> bool:
+    """Say whether a cost record is that of a payment brought up to date after the job."""
+    return isinstance(record, dict) and "claimed" in record
+
+
+def settlement(payment: Cost, costs: Iterable[Cost]) -> Cost | None:
+    """Return what a payment has cost in the end, None when that is not known, or not which of several it is."""
+    found = [cost for cost in costs if cost.settled and cost.transactions == payment.transactions]
+    return found[0] if len(found) == 1 else None
+
+
 def _final(costs: list[Cost]) -> list[Cost]:
     final = costs
     for settled in [cost for cost in costs if cost.settled]:
-        same = [
-            cost
-            for cost in final
-            if cost is not settled
-            and cost.transactions == settled.transactions
-            and (cost.locked or cost.settled)
-        ]
+        same = [cost for cost in final if cost is not settled and cost.transactions == settled.transactions]
         if not settled.transactions:
             # Payments out of what was there are all alike; each has one end.
             same = [cost for cost in same if cost.locked][:1]

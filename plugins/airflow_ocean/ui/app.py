@@ -18,12 +18,12 @@ from fastapi.staticfiles import StaticFiles
 
 from airflow_ocean.artifacts import artifact_chunks
 from airflow_ocean.ui import failures
-from airflow_ocean.ui.downloads import Files, NotServedError, artifact_bases
+from airflow_ocean.ui.downloads import Fetched, Files, NotServedError, artifact_bases
 from airflow_ocean.ui.live import ask_provider
 from airflow_ocean.ui.overview import Filters, look
 from airflow_ocean.ui.pages import Pages, attachment
 from airflow_ocean.ui.records import RunRecord, TaskRecord, load_run
-from airflow_ocean.ui.story import Story, tell
+from airflow_ocean.ui.story import Story, fetches, tell
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -116,9 +116,19 @@ def may_read_logs(user: GetUserDep, dag_id: str) -> bool:
     )
 
 
-async def story(record: Annotated[RunRecord, Depends(existing_run)]) -> Story:
+def fetched_results(
+    record: Annotated[RunRecord, Depends(existing_run)], files: Annotated[Files, Depends(run_files)]
+) -> list[Fetched]:
+    """Return what the run's tasks fetched."""
+    return [files.fetched(task) for task in fetches(record)]
+
+
+async def story(
+    record: Annotated[RunRecord, Depends(existing_run)],
+    fetched: Annotated[list[Fetched], Depends(fetched_results)],
+) -> Story:
     """Return the run's story, with the state and the log of its running jobs."""
-    told = tell(record)
+    told = tell(record, [item.cost for item in fetched])
     await asyncio.gather(*(ask_provider(job) for job in told.jobs_to_ask))
     return told
 
@@ -130,6 +140,7 @@ def run_page(
     request: Request,
     told: Annotated[Story, Depends(story)],
     files: Annotated[Files, Depends(run_files)],
+    fetched: Annotated[list[Fetched], Depends(fetched_results)],
     reads_logs: Annotated[bool, Depends(may_read_logs)],
 ) -> HTMLResponse:
     """The tab *Ocean* of a run."""
@@ -138,7 +149,6 @@ def run_page(
             failed = failures.explain(session, told.run, told.failures)
     else:
         failed = failures.without_logs(told.failures)
-    fetched = [files.fetched(task) for task in told.fetches]
     return Pages.of(request).render(
         "run.html",
         story=told,
@@ -150,7 +160,7 @@ def run_page(
     )
 
 
-def _log_ends(files: Files, fetched: list[Any]) -> dict[str, str]:
+def _log_ends(files: Files, fetched: list[Fetched]) -> dict[str, str]:
     """Return the end of the algorithm's log of the first jobs, by job id."""
     found = {}
     for item in fetched[:_LOGS_SHOWN]:

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 LARGEST_PICTURE = 20 * 1024 * 1024
 _LARGEST_MANIFEST = 5 * 1024 * 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
-_KINDS = {OUTPUT: "result", "algorithmLog": "algorithm's log", "publishLog": "log of publishing the results"}
+_KINDS = {
+    OUTPUT: "result",
+    "imageLog": "log of getting the image",
+    "configrationLog": "log of getting the inputs",
+    "configurationLog": "log of getting the inputs",
+    "algorithmLog": "algorithm's log",
+    "publishLog": "log of publishing the results",
+}
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]|%2[eEfF]")
 
 
@@ -62,12 +69,14 @@ class Listed:
 class Fetched:
     """What a task fetched.
 
+    :param cost: what was spent for it, as far as the manifest tells
     :param problem: why the manifest cannot be shown, empty when it can
     """
 
     task: TaskRecord
     job_id: str
     files: list[Listed]
+    cost: dict[str, Any] | None = None
     problem: str = ""
 
 
@@ -131,11 +140,11 @@ class Files:
                 )
                 for number, artifact in enumerate(manifest.files)
             ]
-            return Fetched(task, manifest.job_id, listed)
+            return Fetched(task, manifest.job_id, listed, manifest.cost)
         except NotServedError as error:
-            return Fetched(task, "", [], f"The list of files is not shown: {error}.")
+            return Fetched(task, "", [], problem=f"The list of files is not shown: {error}.")
         except (InvalidInputError, OSError, ValueError, ImportError) as error:
-            return Fetched(task, "", [], f"The list of files cannot be read: {error}")
+            return Fetched(task, "", [], problem=f"The list of files cannot be read: {error}")
 
     def artifact(self, task: TaskRecord, number: int) -> Artifact:
         """Return a file that a task's manifest lists.

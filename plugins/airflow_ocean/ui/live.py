@@ -27,6 +27,8 @@ async def ask_provider(job: ComputeJob) -> None:
             raise found
         job.live = found
     except TimeoutError:
-        job.unreachable = f"The Provider {job.provider_url} does not answer within {_PATIENCE:.0f} s."
+        job.unreachable = (
+            f"The Provider {job.provider_url} has not said within {_PATIENCE:.0f} s how the job stands."
+        )
     except OceanError as error:
         job.unreachable = f"The Provider does not say how the job stands: {error}"

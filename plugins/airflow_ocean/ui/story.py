@@ -7,12 +7,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_ocean.c2d.services import shows_running_log
 from airflow_ocean.running_log import LOG_TAIL_KEY
 from airflow_ocean.ui import steps
-from airflow_ocean.ui.amounts import Cost, Tokens, asset_entries, objects, total, whole_number
+from airflow_ocean.ui.amounts import (
+    Cost,
+    Tokens,
+    asset_entries,
+    is_final,
+    objects,
+    settlement,
+    total,
+    whole_number,
+)
 from airflow_ocean.ui.records import RETURN_VALUE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow_ocean.c2d.jobs import Job
     from airflow_ocean.ui.records import RunRecord, TaskRecord
     from airflow_ocean.ui.steps import Step
@@ -41,8 +53,10 @@ class Asset:
 class Order:
     """What a task paid for.
 
-    :param items: DID and order transaction of each asset, the algorithm last
-    :param valid_until: until when the environment is paid
+    :param items: DID and order transaction of each asset, the algorithm last; none where no order is needed
+    :param valid_until: until when the environment is paid, None where that is not by the time
+    :param cost: when it was paid
+    :param final: in the end, where the job was paid through the escrow; None while that is not known
     """
 
     task: TaskRecord
@@ -51,6 +65,7 @@ class Order:
     valid_until: datetime | None
     items: list[tuple[str, str]]
     cost: Cost
+    final: Cost | None
 
 
 @dataclass(frozen=True)
@@ -105,9 +120,14 @@ class ComputeJob:
     @property
     def running_log(self) -> str | None:
         """The end of what it has logged until now, None when its service does not give that before the job's end."""
-        if not self.is_running:
+        if self.is_over or (self.live is not None and self.live.is_finished):
             return None
         return next((text for task in self.waits if (text := task.text(LOG_TAIL_KEY)) is not None), None)
+
+    @property
+    def log_comes_later(self) -> bool:
+        """Whether it runs, and what it logs is shown only when it is over."""
+        return self.is_running and not shows_running_log(self.id)
 
     @property
     def is_over(self) -> bool:
@@ -169,7 +189,9 @@ class ComputeJob:
         if not known:
             return []
         times = [moment.at for moment in known if moment.at is not None]
-        end = times[-1] if known[-1].phase == "done" else max(now, times[-1])
+        # A job that failed ends in the state that it failed in.
+        ended = [task.ended for task in self.waits if task.ended] if self.is_over else [now]
+        end = times[-1] if known[-1].phase == "done" else max([times[-1], *ended])
         span = (end - times[0]).total_seconds() or 1.0
         found = []
         for moment, begin, until in zip(known, times, [*times[1:], end], strict=True):
@@ -192,11 +214,6 @@ class Story:
     cost: Cost
     tokens: Tokens
     explorer: str
-
-    @property
-    def fetches(self) -> list[TaskRecord]:
-        """The tasks that fetched results."""
-        return [task for task in self.run.tasks if task.text("manifest")]
 
     @property
     def plots(self) -> list[TaskRecord]:
@@ -225,19 +242,31 @@ class Story:
         return asset.name if asset and asset.name else short(did)
 
 
-def tell(run: RunRecord) -> Story:
-    """Make a run's story."""
+def fetches(run: RunRecord) -> list[TaskRecord]:
+    """Return the tasks that fetched results."""
+    return [task for task in run.tasks if task.text("manifest")]
+
+
+def tell(run: RunRecord, manifests: Iterable[Any] = ()) -> Story:
+    """Make a run's story.
+
+    :param manifests: the costs that the manifests of its results tell; claims come after the run
+    """
     tokens = Tokens()
     for task in run.tasks:
         tokens.learn(task.xcoms)
     assets = _assets(run.tasks)
+    records = [task.xcoms.get("cost") for task in run.tasks]
+    # The task that waits for a claim writes the same record into the manifest.
+    records += [record for record in manifests if is_final(record) and record not in records]
+    costs = [Cost.parse(record) for record in records]
     return Story(
         run=run,
         steps=[steps.describe(task, _published_name(task)) for task in run.tasks],
         assets=assets,
-        orders=[order for task in run.tasks if (order := _order(task)) is not None],
+        orders=[order for task in run.tasks if (order := _order(task, costs)) is not None],
         jobs=_jobs(run.tasks),
-        cost=total(Cost.parse(task.xcoms.get("cost")) for task in run.tasks),
+        cost=total(costs),
         tokens=tokens,
         explorer=_explorer(run.tasks),
     )
@@ -253,7 +282,7 @@ def transactions(task: TaskRecord) -> list[str]:
     cost = task.xcoms.get("cost")
     candidates = (
         task.xcoms.get("transactions"),
-        cost.get("transactions") if isinstance(cost, dict) else None,
+        cost.get("transactions") if isinstance(cost, dict) and not is_final(cost) else None,
         task.xcoms.get(RETURN_VALUE),
     )
     found = [item for items in candidates if isinstance(items, list) for item in items]
@@ -308,18 +337,22 @@ def ordered_assets(order: Any) -> list[tuple[str, dict[str, Any]]]:
     return [(kind, entry) for kind, entry in found if isinstance(entry.get("did"), str)]
 
 
-def _order(task: TaskRecord) -> Order | None:
+def _order(task: TaskRecord, costs: list[Cost]) -> Order | None:
     order = task.xcoms.get("order")
     entries = ordered_assets(order)
     if not entries or not isinstance(order, dict):
         return None
+    cost = Cost.parse(task.xcoms.get("cost") or order.get("cost"))
+    items = [(entry["did"], str(entry.get("transaction") or "")) for _, entry in entries]
+    is_timed = any(transaction for _, transaction in items) and not cost.locked
     return Order(
         task=task,
         environment=str(order.get("environment") or ""),
         provider_url=str(order.get("provider_url") or ""),
-        valid_until=_moment(order.get("valid_until")),
-        items=[(entry["did"], str(entry.get("transaction") or "")) for _, entry in entries],
-        cost=Cost.parse(task.xcoms.get("cost") or order.get("cost")),
+        valid_until=_moment(order.get("valid_until")) if is_timed else None,
+        items=items,
+        cost=cost,
+        final=settlement(cost, costs),
     )
 
 

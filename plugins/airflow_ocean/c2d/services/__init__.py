@@ -304,15 +304,22 @@ def fetch_job(provider_url: str, consumer_address: str, job_id: str) -> Job:
     return provider_status.fetch_job(provider_url, consumer_address, job_id)
 
 
+def shows_running_log(job_id: str) -> bool:
+    """Say whether the service of a job shows its log before the job is over."""
+    from airflow_ocean.c2d.services import generation
+
+    return generation.is_node_job(job_id)
+
+
 def follow_log(provider_url: str, wallet: Wallet, job_id: str) -> AsyncIterator[bytes] | None:
     """Return a running job's log from its beginning, which goes on until the job ends, for an event loop.
 
     :return: None when the service shows a log only when the job is over
     :raises JobNotFoundError: while it is read, when the job does not run
     """
-    from airflow_ocean.c2d.services import generation, node_log
+    from airflow_ocean.c2d.services import node_log
 
-    return node_log.follow(provider_url, wallet, job_id) if generation.is_node_job(job_id) else None
+    return node_log.follow(provider_url, wallet, job_id) if shows_running_log(job_id) else None
 
 
 def open_services(

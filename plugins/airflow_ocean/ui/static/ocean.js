@@ -102,9 +102,24 @@
     notice.hidden = !text;
   }
 
+  // The end of a log says most; whoever reads further up stays there.
+  function showLogEnds(places = new Map()) {
+    for (const log of document.querySelectorAll("details > pre")) {
+      log.scrollTop = places.get(log.closest("[id]")?.id) ?? log.scrollHeight;
+    }
+  }
+
+  function placesInLogs() {
+    const further = [...document.querySelectorAll("details > pre")].filter(
+      (log) => log.scrollTop + log.clientHeight < log.scrollHeight - 8,
+    );
+    return new Map(further.map((log) => [log.closest("[id]")?.id, log.scrollTop]));
+  }
+
   // Puts the new content in place without moving the reader: scroll, focus and opened parts stay.
   function replaceMain(next) {
     const main = document.getElementById("main");
+    const places = placesInLogs();
     const focused = document.activeElement?.closest("[id]")?.id;
     const closed = [...main.querySelectorAll("details:not([open])")].map((part) => part.closest("[id]")?.id);
     for (const part of next.querySelectorAll("details")) {
@@ -113,6 +128,7 @@
     main.replaceWith(next);
     showTimes();
     showButtons();
+    showLogEnds(places);
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   }
 
@@ -149,6 +165,7 @@
   document.addEventListener("DOMContentLoaded", () => {
     showTimes();
     showButtons();
+    showLogEnds();
     goToAnchor();
     keepFresh();
   });

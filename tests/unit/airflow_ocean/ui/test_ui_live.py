@@ -103,6 +103,27 @@ async def test_a_job_is_not_asked_for_while_a_triggerer_tells_how_it_is(site: Si
     assert "does not say how the job stands" not in page
 
 
+async def test_a_service_that_shows_the_log_is_not_said_to_show_it_only_later(
+    site: Site, provider: str
+) -> None:
+    node_job = f"0x{'e' * 64}-{'f' * 64}"
+    Status.fields |= {"jobId": node_job.partition("-")[2], "environment": f"0x{'e' * 64}-0x{'a' * 64}"}
+    start = starting(node_job)
+    start.xcoms["provider_url"] = provider
+    site.add_tasks("running", start, TaskRow("wait", "OceanComputeSensor", "deferred", {"deadline": 1.0}))
+    page = (await site.get()).text
+    assert "Running algorithm" in page
+    assert ONLY_AFTER not in page
+
+
+async def test_the_log_stays_when_the_provider_does_not_answer(site: Site) -> None:
+    waiting = {"deadline": 1.0, "log_tail": LOG}
+    site.add_tasks("running", starting("job"), TaskRow("wait", "OceanComputeSensor", "deferred", waiting))
+    page = (await site.get()).text
+    assert "does not say how the job stands" in page
+    assert "half done" in page
+
+
 async def test_a_job_that_is_over_has_no_log_until_now(running: Site) -> None:
     Status.fields |= {"status": 70, "statusText": "Job finished", "dateFinished": "1767323055.0"}
     page = (await running.get()).text

@@ -16,6 +16,7 @@ from tests.support.ocean_runs import (
     CONSUMER,
     DATASET,
     DATASET_TOKEN,
+    FEE_TOKEN,
     ORDERS,
     PROVIDER,
     TaskRow,
@@ -177,6 +178,54 @@ def test_a_job_that_runs_has_its_line_drawn_until_now(session: Session, dag_id: 
     assert story.jobs[0].outcome == "running"
 
 
+@pytest.mark.parametrize(("state", "width"), [("failed", 600), ("deferred", 750)])
+def test_the_line_of_a_job_that_failed_ends_with_it(
+    session: Session, dag_id: str, state: str, width: int
+) -> None:
+    begin = BEGIN.timestamp()
+    states = [
+        {"at": begin, "state": 10, "text": "Pulling algorithm image"},
+        {"at": begin + 10, "state": 31, "text": "Data provisioning failed"},
+    ]
+    story = told(session, dag_id, [starting("job"), waiting(state, states=states)])
+    segments = story.jobs[0].segments(BEGIN + timedelta(seconds=40))
+    assert [segment.width for segment in segments] == [1000 - width, width]
+
+
+LOCKED, CLAIMED = {FEE_TOKEN: "2000000"}, {FEE_TOKEN: "1000000"}
+
+
+def through_the_escrow() -> TaskRow:
+    task = paying({})
+    task.xcoms["cost"] |= {"locked": LOCKED, "deposited": LOCKED}
+    return task
+
+
+@pytest.mark.parametrize("told_by", ["the manifest", "a task"])
+def test_what_was_claimed_takes_the_place_of_what_was_locked(
+    session: Session, dag_id: str, told_by: str
+) -> None:
+    from airflow_ocean.ui.records import load_run
+    from airflow_ocean.ui.story import tell
+
+    payment = through_the_escrow()
+    final = {**payment.xcoms["cost"], "locked": {}, "claimed": CLAIMED}
+    tasks = [payment, starting("job")]
+    if told_by == "a task":
+        tasks.append(TaskRow("settle", "OceanSettlementSensor", xcoms={"cost": final}, seconds=30))
+    before = told(session, dag_id, [payment])
+    assert before.cost.locked == {FEE_TOKEN: 2_000_000}
+    add_runs(session, dag_id, [("settled", "success", tasks)])
+    record = load_run(session, dag_id, "settled")
+    assert record is not None
+    after = tell(record, [final] if told_by == "the manifest" else [payment.xcoms["cost"]])
+    assert (after.cost.locked, after.cost.claimed) == ({}, {FEE_TOKEN: 1_000_000})
+    assert after.cost.gas_fee == before.cost.gas_fee
+    (order,) = after.orders
+    assert [line.amount for line in after.tokens.locked(order.cost)] == ["2"]
+    assert [line.amount for line in after.tokens.claimed(order.final)] == ["1"]
+
+
 @pytest.mark.parametrize(
     "xcoms",
     [
@@ -265,4 +314,4 @@ def test_every_operator_of_the_package_is_a_step_with_words_of_its_own() -> None
         for path in (PROJECT / "plugins" / "airflow_ocean" / folder).glob("*.py")
         for name in re.findall(r"^class (Ocean\w+(?:Operator|Sensor))\(", path.read_text(), re.MULTILINE)
     }
-    assert found - {"OceanBaseOperator", "OceanStepOperator"} == set(steps._STEPS)
+    assert found - {"OceanBaseOperator", "OceanOptionalOperator", "OceanStepOperator"} == set(steps._STEPS)
