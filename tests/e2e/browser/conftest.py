@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -153,10 +153,11 @@ def ended(run: DagRun) -> str | None:
 
 
 @pytest.fixture(scope="package")
-def run(ui_airflow: Airflow, request: pytest.FixtureRequest) -> DagRun:
+def run(ui_airflow: Airflow, with_orders: dict[str, Any], request: pytest.FixtureRequest) -> DagRun:
     """A finished run of the project's DAG; where there is a browser, a person has triggered and watched it."""
+    conf = {"dataset_name": DATASET, **with_orders}
     if support.CHROMIUM is None:
-        body = {"logical_date": None, "conf": {"dataset_name": DATASET}}
+        body = {"logical_date": None, "conf": conf}
         started = ui_airflow.request("POST", "/api/v2/dags/ocean_c2d/dagRuns", json=body)
         run = DagRun(ui_airflow, "ocean_c2d", started["dag_run_id"])
     else:
@@ -164,7 +165,7 @@ def run(ui_airflow: Airflow, request: pytest.FixtureRequest) -> DagRun:
         context = chromium.new_context(storage_state=json.loads(login), viewport=support.DESKTOP)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
-        run = trigger_with_the_form(page, ui_airflow)
+        run = trigger_with_the_form(page, ui_airflow, conf)
         watch(page, ui_airflow, run)
         context.close()
     assert wait_until(lambda: ended(run), "the run is over", timeout=180) == "success"
@@ -183,11 +184,28 @@ def open_form(page: Page, airflow: Airflow, dag_id: str) -> Locator:
     return page.locator("[role=dialog][data-scope=dialog]")
 
 
-def trigger_with_the_form(page: Page, airflow: Airflow) -> DagRun:
+def params_of(airflow: Airflow, dag_id: str) -> dict[str, dict[str, Any]]:
+    """Return the DAG's params as the form gets them, by section and name."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, param in airflow.request("GET", f"/api/v2/dags/{dag_id}/details")["params"].items():
+        found.setdefault(param["schema"]["section"], {})[name] = param
+    return found
+
+
+def open_section(form: Locator, section: str) -> Locator:
+    """Unfold a section of the form."""
+    opener = form.get_by_role("button", name=section, exact=True)
+    if opener.get_attribute("aria-expanded") != "true":
+        opener.click()
+    return form.get_by_role("region", name=section, exact=True)
+
+
+def trigger_with_the_form(page: Page, airflow: Airflow, conf: dict[str, Any]) -> DagRun:
     before = run_ids(airflow, "ocean_c2d")
     form = open_form(page, airflow, "ocean_c2d")
-    form.get_by_role("button", name="Dataset").click()
-    form.locator("#element_dataset_name").fill(DATASET)
+    for section, params in params_of(airflow, "ocean_c2d").items():
+        for name in params.keys() & conf.keys():
+            open_section(form, section).locator(f"[name=element_{name}]").fill(str(conf[name]))
     form.get_by_role("button", name="Trigger").last.click()
 
     new = wait_until(lambda: run_ids(airflow, "ocean_c2d") - before, "the run was triggered")

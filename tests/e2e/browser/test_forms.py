@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.browser.conftest import DAG_IDS, open_form, run_ids
+from tests.e2e.browser.conftest import DAG_IDS, open_form, open_section, params_of, run_ids
 from tests.support import browser as support
 
 if TYPE_CHECKING:
@@ -15,15 +15,7 @@ if TYPE_CHECKING:
 
     from include.demo.airflow import Airflow
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
-
-
-def params_of(airflow: Airflow, dag_id: str) -> dict[str, dict[str, Any]]:
-    """Return the DAG's params as the form gets them, by section and name."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, param in airflow.request("GET", f"/api/v2/dags/{dag_id}/details")["params"].items():
-        found.setdefault(param["schema"]["section"], {})[name] = param
-    return found
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks, pytest.mark.timeout(1500)]
 
 
 def plain(text: str) -> str:
@@ -55,10 +47,7 @@ def test_every_param_has_its_place_title_help_and_kind_of_field(
     page.set_viewport_size({"width": 1100, "height": 1400})
     form = open_form(page, ui_airflow, dag_id)
     for section, params in params_of(ui_airflow, dag_id).items():
-        opener = form.get_by_role("button", name=section, exact=True)
-        if opener.get_attribute("aria-expanded") != "true":
-            opener.click()
-        body = form.get_by_role("region", name=section, exact=True)
+        body = open_section(form, section)
         # One JSON editor for each such field loads last.
         for param in params.values():
             body.locator(kind(param)).first.wait_for(state="attached")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from include.demo.airflow import Airflow
     from tests.support.running_airflow import DagRun
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.both_stacks, pytest.mark.timeout(1500)]
 
 KEY = accounts.ALICE.private_key
 SIGNATURE = "0x" + "5a" * 64 + "1c"
