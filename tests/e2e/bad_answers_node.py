@@ -238,8 +238,8 @@ TEXTS: dict[str, Impossible] = {
 
 LOG, OUTPUTS = result(2), result(3)
 RESULTS: dict[str, NoResult] = {
-    "a log without frames": (LOG, says(200, "plain text"), InvalidInputError, "no log in Docker's frames"),
-    "a log whose frames have no end": (LOG, says(200, "\1\0\0\0\x7f" * 2), InvalidInputError, "no log in Docker's frames"),
+    "a log whose frames break off": (
+        LOG, says(200, "\1\0\0\0\0\0\0\2ok and no frame"), InvalidInputError, "no log in Docker's frames"),
     "a page in the place of the outputs": (OUTPUTS, BROKEN["HTML"], UndecodableResultError, "archive of the outputs is damaged"),
     "no outputs": (OUTPUTS, BROKEN["empty"], UndecodableResultError, "archive of the outputs is damaged"),
     "outputs that are cut off": (OUTPUTS, BROKEN["truncated"], UndecodableResultError, "archive of the outputs is damaged"),

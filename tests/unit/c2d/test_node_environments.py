@@ -143,6 +143,8 @@ def test_only_what_cannot_be_understood_is_passed_over(
     found = read_environments([*broken, entry], CHAIN_ID, BOB, "listing")
     assert [part.id for part in found] == [entry["id"], entry["id"] + FREE]
     assert len(caplog.records) == len(broken) - 1, "what offers nothing can be understood"
+    with pytest.raises(InvalidInputError, match="nobody.*the node has no other"):
+        read_environments(broken[-1:], CHAIN_ID, BOB, "listing")
     for no_list in ({}, None, "environments"):
         with pytest.raises(InvalidInputError, match="no list of environments"):
             read_environments(no_list, CHAIN_ID, BOB, "listing")

@@ -143,22 +143,26 @@ def check(response: httpx.Response, what: str) -> None:
 def read_environments(answer: Any, chain_id: int, consumer: str, what: str) -> list[ComputeEnvironment]:
     """Read the environments of a node: of each its paid part, in the first token that is taken, and its free one.
 
-    One that is described in an unknown form is passed over; its node may have others.
+    One that is described in an unknown form is passed over where the node has others.
 
     :param chain_id: the chain whose tokens pay; a free part is of every chain
     :param consumer: whose access is read, in checksum form
-    :raises UnreadableAnswerError: when it is no list of them
+    :raises UnreadableAnswerError: when it is no list of them, or none of them can be understood
     """
     if not isinstance(answer, list):
         raise UnreadableAnswerError(
             f"{what}: the node answers with something that is no list of environments"
         )
     found: list[ComputeEnvironment] = []
+    strange: list[str] = []
     for entry in answer:
         try:
             found += _parts(entry, chain_id, consumer)
         except MALFORMED as error:
-            logger.warning("%s: one is described in an unknown form (%r): %.300s", what, error, entry)
+            strange.append(f"{what}: one is described in an unknown form ({error!r}): {str(entry)[:300]}")
+            logger.warning("%s", strange[-1])
+    if strange and len(strange) == len(answer):
+        raise UnreadableAnswerError(f"{strange[-1]}; the node has no other")
     return found
 
 
