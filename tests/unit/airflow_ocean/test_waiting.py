@@ -106,7 +106,7 @@ async def test_the_trigger_looks_once_when_its_deadline_passed_while_no_triggere
     ("answer", "error"),
     [
         ({"jobId": "job-2"}, "JobNotFoundError"),
-        ({"status": "soon"}, "InvalidInputError"),
+        ({"status": "soon"}, "UnreadableAnswerError"),
         (400, "ServiceAnswerError"),
         (403, "NotAllowedError"),
     ],

@@ -182,7 +182,12 @@ async def test_thousands_that_begin_after_a_restart_make_few_requests(waiters, h
     await waiters.until_all_are_seen()
     assert len(waiters.asked) <= 3
     assert set(waiters.asked) == {None}
-    assert all(waiters.told[job][-1] is None and len(waiters.told[job]) == 2 for job in jobs[::2])
+    odd = {
+        tuple(waiters.told[job])
+        for job in jobs[::2]
+        if waiters.told[job][-1] is not None or len(waiters.told[job]) != 2
+    }
+    assert not odd
 
 
 async def test_a_finished_job_is_noticed_at_the_next_look(waiters, history):
