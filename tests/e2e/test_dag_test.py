@@ -15,6 +15,7 @@ from include.localnet import accounts
 from include.localnet.ethereum import Chain
 from tests.conftest import STACK
 from tests.support.vanished_node import leave_expired_lock
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,10 +72,22 @@ def module_artifacts(tmp_path_factory):
         yield base
 
 
+def take_back_what_others_left() -> None:
+    """Take out of the escrow what runs of other tests have deposited, once the node has settled their jobs."""
+    from airflow_ocean.hooks import OceanHook
+
+    with OceanHook("ocean_bob").get_client() as client:
+        escrow, token = client.contract_address("Escrow"), client.contract_address("Ocean")
+        wait_until(lambda: client.escrow.funds(escrow, token).locked == 0, "nothing is locked", 120)
+        client.escrow.withdraw([escrow], token)
+
+
 @pytest.fixture(scope="module")
 def run(
     module_artifacts: Path, run_dag: Callable[..., FinishedRun], with_orders: dict[str, Any]
 ) -> FinishedRun:
+    if STACK == "node":
+        take_back_what_others_left()
     return run_dag(
         "ocean_c2d",
         dataset_name="Branin of the test",
