@@ -30,6 +30,8 @@ KEYS = (
     "order",
     "assets",
     "quote",
+    "answer",
+    "answered_by",
     "tokens",
     "cost",
     "provider_url",

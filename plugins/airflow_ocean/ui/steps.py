@@ -88,6 +88,10 @@ STATES = {
 }
 
 
+REJECT = "Reject"
+_ANSWERS = {"Approve": ("approved", "success"), REJECT: ("rejected", "attention")}
+
+
 @dataclass(frozen=True)
 class Step:
     """A task of the run, for the page's list of steps.
@@ -120,8 +124,25 @@ def describe(task: TaskRecord, name: str | None = None) -> Step:
     title, work = _STEPS.get(task.operator, (_title(task), "at work"))
     if name:
         title = f"{title} “{name}”"
-    state, colour = STATES.get(task.state, (task.state or "", "waiting"))
+    state, colour = answered(task) or STATES.get(task.state, (task.state or "", "waiting"))
     return Step(task, title, state, colour, _now(task, work))
+
+
+def answered(task: TaskRecord) -> tuple[str, str] | None:
+    """Say what a person answered to a task's question, and in which colour, None where nobody has.
+
+    A task that asks is done after a rejection, too.
+    """
+    answer, who = task.text("answer"), task.text("answered_by")
+    if not answer or not task.is_over:
+        return None
+    said, colour = _ANSWERS.get(answer, (answer, "success"))
+    return (f"{said} by {who}" if who else said), colour
+
+
+def is_rejected(task: TaskRecord) -> bool:
+    """Whether a person has rejected what a task asked for, so that nothing came after it."""
+    return task.is_over and task.text("answer") == REJECT
 
 
 def _now(task: TaskRecord, work: str) -> str:

@@ -227,6 +227,11 @@ class Story:
         return unknown[:_MOST_ASKED]
 
     @property
+    def is_rejected(self) -> bool:
+        """Whether the run is over because a person has rejected it."""
+        return self.run.is_over and any(steps.is_rejected(task) for task in self.run.tasks)
+
+    @property
     def current(self) -> list[Step]:
         """The steps that are doing something now."""
         return [step for step in self.steps if step.now]

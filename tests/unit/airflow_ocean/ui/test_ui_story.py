@@ -299,6 +299,24 @@ def test_a_person_who_is_asked_is_told(session: Session, dag_id: str) -> None:
     assert said() == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "who", "state", "rejected"),
+    [
+        ("Reject", "Carol", "rejected by Carol", True),
+        ("Reject", None, "rejected", True),
+        ("Approve", "Carol", "approved by Carol", False),
+        (None, None, "done", False),
+    ],
+)
+def test_what_a_person_answered_is_told(
+    session: Session, dag_id: str, answer: str | None, who: str | None, state: str, rejected: bool
+) -> None:
+    asked = TaskRow("ask", "OceanApproveSpendingOperator", xcoms={"answer": answer, "answered_by": who})
+    story = told(session, dag_id, [asked], state="success")
+    assert [step.state for step in story.steps] == [state]
+    assert story.is_rejected is rejected
+
+
 def test_no_run_no_record(session: Session, dag_id: str) -> None:
     from airflow_ocean.ui.records import load_run
 
