@@ -163,6 +163,8 @@ class Poll:
     async def _look(self, reader: JobReader) -> None:
         # The two clocks do not agree to the last digit.
         now, clock = self._loop.time(), time.time() + 0.001
+        # Whoever comes while the service is asked has not been looked at yet, whatever its deadline.
+        ending = {wait for wait in self._waits if wait.deadline <= clock}
         if not (self._limited and now < self._quiet_until):
             self._last_look = now
             interval = self._interval()
@@ -177,7 +179,7 @@ class Poll:
                 await self._look_at_list(reader, due)
             else:
                 await self._look_at_each(reader, due)
-        for wait in [wait for wait in self._waits if wait.deadline <= clock]:
+        for wait in ending & self._waits:
             self._end(wait, None)
 
     async def _look_at_list(self, reader: JobReader, due: list[Wait]) -> None:

@@ -94,7 +94,7 @@ class World:
         return node
 
     def fetch(self, *, max_bytes=1000, max_files=20, folder=None):
-        jobs = Jobs(lambda *_: self.node, self.journal, None)
+        jobs = Jobs(lambda *_: self.node, self.journal, None, None)
         self.fetcher = ResultFetcher(
             jobs, self.node.finished, folder or self.folder, self.journal, max_bytes, max_files
         )
@@ -229,7 +229,7 @@ def renderer(value, stream):
 @pytest.fixture
 def operators(world, connection, monkeypatch, tmp_path):
     connection()
-    client = SimpleNamespace(jobs=Jobs(lambda *_: world.node, world.journal, None))
+    client = SimpleNamespace(jobs=Jobs(lambda *_: world.node, world.journal, None, None))
     monkeypatch.setattr(OceanHook, "get_client", lambda _hook: contextlib.nullcontext(client))
 
     def make(operator, **arguments):

@@ -84,7 +84,9 @@ class World:
 
     def fetch(self, job: Job, folder: Path) -> ResultFetcher:
         """Return a fetcher of a job's results."""
-        jobs = Jobs(cast("Any", lambda *_: self.bob), FileJournal(folder / "journal"), cast("Any", None))
+        jobs = Jobs(
+            cast("Any", lambda *_: self.bob), FileJournal(folder / "journal"), *cast("Any", (None, None))
+        )
         kept = ObjectStoragePath(f"file://{folder}/kept")
         return ResultFetcher(jobs, job, kept, FileJournal(folder / "journal"), 2_000_000, 100)
 
