@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.environments import ComputeEnvironment
     from airflow_ocean.c2d.quotes import Quote
     from airflow_ocean.c2d.services import JobTerms
 
@@ -170,12 +171,12 @@ class Estimate:
 def of_payment(client: OceanClient, quote: Quote, duration: int) -> Estimate:
     """Estimate paying a quote.
 
-    :param duration: seconds the environment is paid for, only to be told
+    :param duration: seconds the environment is paid for
     """
     draft = _Draft()
     draft.begin(client)
     for payment in Payments(client).plan(quote):
-        draft.add_payment(payment)
+        draft.add_payment(payment, quote.environment, duration)
     if quote.payment is not None:
         what = "Locked in the escrow for the job; what it does not use comes back"
         token = parse_address(quote.payment.token, "token")
@@ -212,8 +213,7 @@ def of_publishing_and_payment(
         draft.add_gas("Order both assets", 2 * GAS_BY_TEMPLATE[1]["held"])
     if not chosen.is_free and chosen.fee_token:
         token = parse_address(chosen.fee_token, "feeToken")
-        price = chosen.price(terms.duration, terms.resources).scaleb(consumer.datatokens.decimals(token))
-        amount = int(price.to_integral_value(ROUND_CEILING))
+        amount = _price(consumer, chosen, token, terms.duration, terms.resources)
         what = f"Environment {chosen.id} for {terms.duration} s"
         if chosen.resource_prices:
             draft.add_lock(f"{what}, locked until the job is settled", token, amount)
@@ -257,8 +257,12 @@ class _Draft:
         self.add(what, "gas", GAS, limit * price)
         self._gas_later += limit * (self._client.network.max_fee_wei or GAS_RISE * price)
 
-    def add_payment(self, payment: Payment) -> None:
-        """Add what ordering one asset takes."""
+    def add_payment(self, payment: Payment, environment: ComputeEnvironment, duration: int) -> None:
+        """Add what ordering one asset takes.
+
+        A Provider's fee is for the seconds that are left of the duration when it is asked. Another one is asked for when it is
+        paid, so that it is estimated for all of them.
+        """
         name = f"{payment.item.asset.name!r} ({payment.did})"
         if payment.way in SETTLED_WAYS:
             return
@@ -269,6 +273,8 @@ class _Draft:
         gas = GAS_BY_TEMPLATE.get(payment.token.getId(), GAS_BY_TEMPLATE[1])[payment.way]
         if payment.item.fee:
             token, amount = payment.item.fee
+            if environment.fee_token and environment.fee_token.lower() == token.lower():
+                amount = max(amount, _price(self._client, environment, token, duration))
             self.add(f"The Provider's fee for {name}", "fee", token, amount)
             gas += GAS_APPROVE + GAS_FEE
         self.add_gas(f"{'Renew' if payment.way == 'renew' else 'Order'} {name}", gas)
@@ -306,6 +312,18 @@ class _Draft:
             tuple(self._limits),
             self._gas_later,
         )
+
+
+def _price(
+    client: OceanClient,
+    environment: ComputeEnvironment,
+    token: str,
+    duration: int,
+    resources: dict[str, float] | None = None,
+) -> int:
+    """Return what an environment costs at most, in the token's smallest unit."""
+    price = environment.price(duration, resources).scaleb(client.datatokens.decimals(token))
+    return int(price.to_integral_value(ROUND_CEILING))
 
 
 def _added(lines: Iterable[CostLine]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from airflow_ocean.c2d.errors import CostLimitError, InsufficientFundsError
 from airflow_ocean.c2d.limits import GAS, CostLimit
 from airflow_ocean.c2d.services import JobTerms
 from airflow_ocean.c2d.transactions import highest_fee
+from airflow_ocean.c2d.units import format_units
 from include.localnet.accounts import ALICE, BOB, Account
 from include.localnet.ethereum import Chain
 from tests.support.gas import gas_of, gas_signed_for, set_base_fee
@@ -81,6 +83,8 @@ def test_a_payment_costs_what_was_said(assets, client_of, offer, template):
     # Tokens to the wei, datatokens apart: those are spent, but nobody has to buy them.
     datatokens = {dataset.datatoken_address, algorithm.datatoken_address}
     paid = {token: int(amount) for token, amount in order.cost["tokens"].items() if token not in datatokens}
+    # The Provider counts the seconds that are left when it is asked; the estimate has all of them.
+    paid[ocean] += MINUTES * 10**18 - sum(item.fee[1] for item in quote.items if item.fee)
     assert {token: amount for token, amount in estimate.totals().items() if token != GAS} == paid
     signed = gas_signed_for(consumer)
     # Never less than is then signed for, and not so much more that a limit would be hit for nothing.
@@ -105,6 +109,22 @@ def test_a_payment_costs_what_was_said(assets, client_of, offer, template):
     reused.orders.pay(longer)
     signed = gas_signed_for(reused)
     assert signed <= renewal <= 2.5 * signed
+
+
+def test_a_fee_for_a_second_more_is_within_what_was_said(assets, client_of, network):
+    dataset, algorithm = assets(Pricing.dispenser(), 1)
+    consumer = client_of(BOB)
+    # As when the Provider was asked three seconds after the moment from which the duration counts.
+    until = int(time.time()) + MINUTES * 60 - 3
+    said = consumer.orders.quote([dataset.did], algorithm.did, environment=PAID, valid_until=until)
+    totals = estimates.of_payment(consumer, said, MINUTES * 60).totals()
+    ocean = consumer.contract_address("Ocean")
+    limit = CostLimit.parse({ocean: format_units(totals[ocean])})
+    with OceanClient(network, BOB.private_key, limit=limit) as payer:
+        quote = payer.orders.quote([dataset.did], algorithm.did, environment=PAID, duration=MINUTES * 60)
+        (fee,) = (item.fee[1] for item in quote.items if item.fee)
+        assert fee > sum(item.fee[1] for item in said.items if item.fee)
+        assert payer.orders.pay(quote).cost["tokens"][ocean] == str(fee)
 
 
 def test_a_run_that_publishes_costs_what_was_said(client_of, data_file, algorithm_file):
