@@ -109,13 +109,15 @@ class OceanSettlementSensor(BaseSensorOperator):
             elif settlement.claimed is None:
                 return PokeReturnValue(is_done=False)
             else:
-                metrics.tokens_spent(job.payment.token, settlement.claimed, client.datatokens.decimals)
                 final = settled(cost, {job.payment.token: settlement.claimed})
             tokens = client.datatokens.units({**cost.get("tokens", {}), **final["claimed"]})
         context["ti"].xcom_push("cost", final)
         context["ti"].xcom_push("tokens", tokens)
         if manifest and uri and job.payment:
             replace(manifest, cost=final).write(ObjectStoragePath(uri))
+        # At last, as a try that fails on the way is made again.
+        for token, claimed in final["claimed"].items():
+            metrics.tokens_spent(token, int(claimed), lambda token: int(tokens[token]["decimals"]))
         return PokeReturnValue(is_done=True, xcom_value=final["claimed"])
 
 
