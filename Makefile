@@ -16,6 +16,9 @@ ifneq ($(wildcard $(SYSTEM_CERTIFICATES)),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
+# Containers often forbid Python to keep what it compiles. Airflow starts a process a task: each would compile it all again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON_BIN := .venv/bin/python
 UV := .venv/bin/uv
 PIP_INSTALL := $(UV) pip install --quiet --python $(PYTHON_BIN)

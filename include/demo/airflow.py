@@ -62,7 +62,8 @@ class Airflow:
         self.url = environment["AIRFLOW__API__BASE_URL"]
         self.components: dict[str, subprocess.Popen[str]] = {}
         self._teardown = teardown
-        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        # Longer than the API server itself waits for SQLite: see DATABASE__SQL_ALCHEMY_CONN in the environment.
+        self._http = httpx.Client(base_url=self.url, timeout=90, trust_env=False)
 
     def log(self, component: str) -> Path:
         """Return the file that a component's output goes to."""
