@@ -45,6 +45,9 @@ BROKEN: dict[str, Callable[[Answer], Answer]] = {
     "empty": lambda answer: Answer(200, b"", answer.headers),
     "HTML": lambda _: Answer(200, b"<html><h1>Welcome</h1></html>", {"Content-Type": "text/html"}),
     "not UTF-8": lambda _: Answer(200, b'{"\xff\xfe": "\xc3\x28"}', {"Content-Type": "application/json"}),
+    "not compressed as it says": lambda answer: Answer(
+        200, answer.body, {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    ),
     "null": lambda _: Answer.of_json(None),
     "a number": lambda _: Answer.of_json(5),
     "a text": lambda _: Answer.of_json("hello"),

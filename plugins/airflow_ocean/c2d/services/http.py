@@ -121,6 +121,21 @@ def reading_what_was_done() -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def _typed_errors(url: str, what: str) -> Iterator[None]:
+    """Turn what the HTTP library raises while it asks and reads into this package's errors."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise unreachable(url, what, error) from error
+    except httpx.DecodingError as error:
+        raise UnreadableAnswerError(
+            f"{what}: {shown_url(url)} answers with a body that is not encoded as its headers say ({error})"
+        ) from error
+    except httpx.InvalidURL as error:
+        raise InvalidInputError(f"{what}: {shown_url(url)!r} is not a URL ({error})") from error
+
+
 def _retry_after(response: httpx.Response) -> float | None:
     return retry_after.seconds(response.headers.get("Retry-After"))
 
@@ -145,15 +160,10 @@ class HttpSession:
         """
         if announce is not None:
             announce()
-        try:
-            with self._http.stream(method, url, **options) as response:
-                body = bytearray()
-                for chunk in response.iter_bytes():
-                    _append(body, chunk, url, what)
-        except httpx.TransportError as error:
-            raise unreachable(url, what, error) from error
-        except httpx.InvalidURL as error:
-            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
+        with _typed_errors(url, what), self._http.stream(method, url, **options) as response:
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                _append(body, chunk, url, what)
         return _checked(response, body, what, self._check)
 
     def close(self) -> None:
@@ -163,16 +173,11 @@ class HttpSession:
     @contextlib.contextmanager
     def stream(self, method: str, url: str, what: str, **options: Any) -> Iterator[httpx.Response]:
         """Send a request and yield its successful answer before the body is read."""
-        try:
-            with self._http.stream(method, url, **options) as response:
-                if not response.is_success:
-                    response.read()
-                self._check(response, what)
-                yield response
-        except httpx.TransportError as error:
-            raise unreachable(url, what, error) from error
-        except httpx.InvalidURL as error:
-            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
+        with _typed_errors(url, what), self._http.stream(method, url, **options) as response:
+            if not response.is_success:
+                response.read()
+            self._check(response, what)
+            yield response
 
 
 class AsyncHttpSession:
@@ -190,15 +195,11 @@ class AsyncHttpSession:
 
     async def get(self, url: str, what: str, params: dict[str, str]) -> httpx.Response:
         """Do what :meth:`HttpSession.request` does."""
-        try:
+        with _typed_errors(url, what):
             async with self._http.stream("GET", url, params=params) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     _append(body, chunk, url, what)
-        except httpx.TransportError as error:
-            raise unreachable(url, what, error) from error
-        except httpx.InvalidURL as error:
-            raise InvalidInputError(f"{what}: {url!r} is not a URL ({error})") from error
         return _checked(response, body, what, self._check)
 
     @contextlib.asynccontextmanager
@@ -210,14 +211,12 @@ class AsyncHttpSession:
         :param read_timeout: seconds that nothing may come, None for any number
         """
         timeout = httpx.Timeout(TIMEOUT.connect, read=read_timeout)
-        try:
+        with _typed_errors(url, what):
             async with self._http.stream("GET", url, params=params, timeout=timeout) as response:
                 if not response.is_success:
                     await response.aread()
                 self._check(response, what)
                 yield response.aiter_bytes()
-        except httpx.TransportError as error:
-            raise unreachable(url, what, error) from error
 
 
 @contextlib.asynccontextmanager
