@@ -39,7 +39,8 @@ class OceanSettlementSensor(BaseSensorOperator):
     settled already. Looks, at the escrow on the chain, come from a worker, which is free in between.
 
     Returns what was claimed, token address → amount in its smallest unit, as text; pushes the final ``cost``: that of the
-    payment with ``claimed`` in the place of ``locked``, and for people ``tokens``, the symbol and decimals of each token in it.
+    payment with ``claimed`` in the place of ``locked``, and for people ``tokens``, the symbol and decimals of each token in it,
+    and ``settled_job``, the job's id.
 
     :param job_id: (templated) the job; skipped without one
     :param provider_url: (templated) the node that ran it, the connection's own by default
@@ -113,6 +114,7 @@ class OceanSettlementSensor(BaseSensorOperator):
             tokens = client.datatokens.units({**cost.get("tokens", {}), **final["claimed"]})
         context["ti"].xcom_push("cost", final)
         context["ti"].xcom_push("tokens", tokens)
+        context["ti"].xcom_push("settled_job", job_id)
         if manifest and uri and job.payment:
             replace(manifest, cost=final).write(ObjectStoragePath(uri))
         # At last, as a try that fails on the way is made again.

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import exists, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy.orm import aliased
 
 from airflow_ocean.ui import steps
 from airflow_ocean.ui.amounts import Cost, Tokens, asset_entries, total
-from airflow_ocean.ui.records import OCEAN_OPERATORS, RETURN_VALUE, same_task
+from airflow_ocean.ui.records import OCEAN_OPERATORS, RETURN_VALUE, SETTLED_JOB, same_task
 from airflow_ocean.ui.steps import seconds_between
 from airflow_ocean.ui.story import ordered_assets, short
 
@@ -37,6 +38,7 @@ _KEYS = (
     "datatoken_address",
     "nft_address",
     "consumer_address",
+    SETTLED_JOB,
 )
 
 
@@ -45,6 +47,7 @@ class ComputeRun:
     """One line of the page.
 
     :param names: DID → name, of its datasets and its algorithms
+    :param settled: the jobs that its tasks brought the costs of up to date
     :param plot: task id and map index of its last plot
     """
 
@@ -57,6 +60,7 @@ class ComputeRun:
     algorithms: dict[str, str] = field(default_factory=dict)
     jobs: int = 0
     costs: list[Cost] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
     plot: tuple[str, int] | None = None
 
     @property
@@ -126,8 +130,10 @@ def look(session: Session, dag_ids: Collection[str], filters: Filters, page: int
     runs = _runs(session, dag_ids)
     is_complete = len(runs) <= MOST_RUNS
     tokens = Tokens()
-    _describe(session, {key: runs[key] for key in list(runs)[:MOST_RUNS]}, tokens)
-    listed = list(runs.values())[:MOST_RUNS]
+    runs = {number: runs[number] for number in list(runs)[:MOST_RUNS]}
+    _describe(session, runs, tokens)
+    _settle(session, dag_ids, {key: run for key, run in runs.items() if run.cost.locked or run.settled})
+    listed = list(runs.values())
     wanted = [run for run in listed if filters.accept(run)]
     pages = max(1, -(-len(wanted) // PAGE_SIZE))
     page = min(max(page, 1), pages)
@@ -138,7 +144,7 @@ def look(session: Session, dag_ids: Collection[str], filters: Filters, page: int
         found=len(wanted),
         page=page,
         pages=pages,
-        cost=total(cost for run in wanted for cost in run.costs),
+        cost=total(run.cost for run in wanted),
         tokens=tokens,
         states=Counter(run.state for run in wanted),
         dags=sorted({run.dag_id for run in listed}),
@@ -170,18 +176,34 @@ def _runs(session: Session, dag_ids: Collection[str]) -> dict[int, ComputeRun]:
 
 def _describe(session: Session, runs: dict[int, ComputeRun], tokens: Tokens) -> None:
     """Fill in assets, costs and jobs."""
+    for number, xcoms in _pushed(session, _KEYS, XComModel.dag_run_id.in_(runs)):
+        tokens.learn(xcoms)
+        _add(runs[number], xcoms)
+
+
+def _pushed(
+    session: Session, keys: Collection[str], *where: ColumnElement[bool]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return what tasks pushed, with the number of its run; a line for each task, in the order of the runs."""
     rows = session.execute(
         select(XComModel.dag_run_id, XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value)
-        .where(XComModel.dag_run_id.in_(runs), XComModel.key.in_(_KEYS))
+        .where(XComModel.key.in_(keys), *where)
         .order_by(XComModel.dag_run_id)
     )
     tasks: dict[tuple[int, str, int], dict[str, Any]] = {}
     for row in rows:
         task = tasks.setdefault((row.dag_run_id, row.task_id, row.map_index), {})
         task[row.key] = XComModel.deserialize_value(row)
-    for (number, _, _), xcoms in tasks.items():
-        tokens.learn(xcoms)
-        _add(runs[number], xcoms)
+    return [(number, xcoms) for (number, _, _), xcoms in tasks.items()]
+
+
+def _beside(key: str) -> ColumnElement[bool]:
+    """Say of an XCom whether its task pushed this one, too."""
+    other = aliased(XComModel)
+    same = (
+        getattr(other, name) == getattr(XComModel, name) for name in ("dag_run_id", "task_id", "map_index")
+    )
+    return exists().where(other.key == key, *same)
 
 
 def _add(run: ComputeRun, xcoms: dict[str, Any]) -> None:
@@ -192,9 +214,29 @@ def _add(run: ComputeRun, xcoms: dict[str, Any]) -> None:
         found[did] = names.get(did) or found.get(did) or short(did)
     if "consumer_address" in xcoms:
         run.jobs += 1
-    if isinstance(xcoms.get("cost"), dict):
+    if SETTLED_JOB in xcoms:
+        run.settled.append(xcoms[SETTLED_JOB])
+    elif isinstance(xcoms.get("cost"), dict):
         # Also one of nothing, which tells a run that has paid nothing from one that has not paid.
         run.costs.append(Cost.parse(xcoms["cost"]))
+
+
+def _settle(session: Session, dag_ids: Collection[str], runs: dict[int, ComputeRun]) -> None:
+    """Add what was claimed for jobs to the costs of the runs that started them.
+
+    A node claims long after a job's own run, so it is another run that says so as a rule.
+    """
+    if not runs:
+        return
+    started = _pushed(session, [RETURN_VALUE], XComModel.dag_run_id.in_(runs), _beside("consumer_address"))
+    settled = _pushed(session, [SETTLED_JOB, "cost"], XComModel.dag_id.in_(dag_ids), _beside(SETTLED_JOB))
+    final = {xcoms[SETTLED_JOB]: Cost.parse(xcoms.get("cost")) for _, xcoms in settled}
+    jobs = {xcoms[RETURN_VALUE]: number for number, xcoms in started}
+    for job, number in jobs.items():
+        if job in final:
+            runs[number].costs.append(final[job])
+    for run in runs.values():
+        run.costs += [final[job] for job in run.settled if job not in jobs]
 
 
 def _find_plots(session: Session, runs: list[ComputeRun]) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # All of the package's operators, and those that others derive from them under such a name.
 OCEAN_OPERATORS = "Ocean%"
 RETURN_VALUE = "return_value"
+# The job whose payment the cost that a task pushed is final for.
+SETTLED_JOB = "settled_job"
 # What the package's operators push besides, and the links that Airflow keeps as XComs.
 KEYS = (
     "asset_name",

@@ -140,3 +140,51 @@ def test_a_run_that_paid_nothing_is_told_from_one_that_has_not_paid(session: Ses
     runs = {run.run_id: run for run in look(session, {dag_id}, Filters(), page=1).runs}
     assert not any(run.cost for run in runs.values())
     assert {run_id: len(run.costs) for run_id, run in runs.items()} == {"waits": 0, "used an order again": 1}
+
+
+def test_what_another_run_says_was_claimed_is_what_a_job_has_cost(session: Session, dag_id: str) -> None:
+    from airflow_ocean.ui.overview import Filters, look
+
+    def locking(transactions: list[str]) -> TaskRow:
+        pay = paying({DATASET_TOKEN: ONE})
+        pay.xcoms["cost"] |= {"locked": {FEE_TOKEN: "2000000"}, "transactions": transactions}
+        return pay
+
+    def settling(job_id: str, transactions: list[str], claimed: str) -> TaskRow:
+        cost = {"tokens": {DATASET_TOKEN: ONE}, "gas_fee_wei": "1", "transactions": transactions}
+        xcoms = {"cost": cost | {"claimed": {FEE_TOKEN: claimed}}, "settled_job": job_id}
+        return TaskRow("settle", "OceanSettlementSensor", xcoms=xcoms)
+
+    add_runs(
+        session,
+        dag_id,
+        [
+            ("paid", "success", [locking(["0x1"]), starting("one")]),
+            ("paid out of what was there", "success", [locking([]), starting("two")]),
+            ("paid alike", "success", [locking([]), starting("three")]),
+            (
+                "settled by itself",
+                "success",
+                [locking(["0x4"]), starting("four"), settling("four", ["0x4"], "4")],
+            ),
+            ("settles one", "success", [settling("one", ["0x1"], "1000000")]),
+            ("settles two", "success", [settling("two", [], "500000")]),
+            ("starts another", "success", [starting("five"), settling("of another program", [], "7")]),
+        ],
+    )
+    with counted_queries() as statements:
+        overview = look(session, {dag_id}, Filters(), page=1)
+    assert len(statements) == 5, statements
+    costs = {run.run_id: (run.cost.tokens, run.cost.locked) for run in overview.runs}
+    assert costs == {
+        "paid": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 1_000_000}, {}),
+        "paid out of what was there": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 500_000}, {}),
+        "paid alike": ({DATASET_TOKEN: 10**18}, {FEE_TOKEN: 2_000_000}),
+        "settled by itself": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 4}, {}),
+        "starts another": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 7}, {}),
+    }
+    # Each is counted once.
+    assert (overview.cost.tokens[FEE_TOKEN], overview.cost.locked[FEE_TOKEN]) == (1_500_011, 2_000_000)
+    # A DAG that the user may not read tells nothing.
+    hidden = look(session, {"another_dag"}, Filters(), page=1)
+    assert (hidden.found, hidden.cost.tokens) == (0, {})
