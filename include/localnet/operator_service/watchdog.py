@@ -92,8 +92,10 @@ def usage_of(first: int, memory_limit: int) -> Usage:
 
 
 def temporary_use(first: int) -> tuple[int, int]:
-    """Return bytes and files in the sandbox's ``/tmp``, which lies in memory; zeros when the sandbox is just ending."""
+    """Return bytes and files in the sandbox's ``/tmp``, which lies in memory; zeros when it is just beginning or ending."""
     try:
+        if os.path.samefile(f"/proc/{first}/root", "/"):
+            return 0, 0  # bubblewrap has not mounted anything yet: this would be the machine's own
         status = os.statvfs(f"/proc/{first}/root/tmp")
     except OSError:
         return 0, 0

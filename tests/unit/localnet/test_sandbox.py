@@ -27,6 +27,7 @@ from include.localnet.operator_service.jobspace import Container, Folders, Limit
 from include.localnet.operator_service.runners import LABEL, Runners, RunnerUnavailable
 from include.localnet.operator_service.sandbox import Sandbox, SandboxUnavailable
 from include.localnet.operator_service.seccomp import filter_program
+from include.localnet.operator_service.watchdog import temporary_use
 from tests.support.docker_engine import wait_gone
 
 if TYPE_CHECKING:
@@ -513,6 +514,11 @@ def test_empty_files_in_the_temporary_folder_are_bounded(user: User) -> None:
     result = user.run(code, files=1000)
     assert result["ended_by"] == "limit"
     assert "files in /tmp" in result["log"]
+
+
+def test_the_machines_temporary_folder_is_not_taken_for_that_of_a_sandbox_that_begins() -> None:
+    """bubblewrap names its first process before that has a root folder of its own."""
+    assert temporary_use(os.getpid()) == (0, 0)
 
 
 def test_one_huge_file_fails_to_grow(anyone: User) -> None:
