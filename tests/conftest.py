@@ -12,7 +12,7 @@ import pytest
 from include.localnet import accounts, network
 from include.localnet.settings import NetworkSettings, choose_ports
 from tests import support as _ocean_lib_made_usable  # noqa: F401
-from tests.support.workers import Workers, end_at_a_signal
+from tests.support.workers import Workers, end_at_a_signal, end_if_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for interrupt in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(interrupt) is signal.SIG_IGN:
             signal.signal(interrupt, lambda *_: None)
+
+
+def pytest_runtest_logfinish() -> None:
+    end_if_told()
 
 
 def _developers_network(home: Path) -> NetworkSettings:

@@ -24,6 +24,8 @@ _TOGETHER = {
     "tests/e2e/test_chaos.py": "mortal Airflow",
     "tests/e2e/test_waiting.py": "mortal Airflow",
 }
+# The signal that has ended the tests of this process.
+_ended_by: list[str] = []
 # Seconds that a worker may take to stop the networks and Airflows which it has started.
 _PATIENCE = 120.0
 
@@ -85,8 +87,15 @@ def end_at_a_signal(*numbers: signal.Signals) -> None:
     def end(number: int, _frame: object) -> None:
         for each in numbers:
             signal.signal(each, lambda *_: None)
-        # Not pytest.exit(): that is an Exception, which code under test may catch and go on.
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        _ended_by.append(signal.Signals(number).name)
+        end_if_told()
 
     for number in numbers:
         signal.signal(number, end)
+
+
+def end_if_told() -> None:
+    """End the tests after a signal; again after each test, as the code under test may have taken the end for one of its own."""
+    if _ended_by:
+        # Not pytest.exit(): that is an Exception, which more code catches.
+        raise KeyboardInterrupt(_ended_by[0])
