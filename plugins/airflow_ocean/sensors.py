@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, get_current_context
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSensorTimeout, AirflowSkipException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 # States of a task that a user has marked, cleared or deleted while it ran on a worker. In any other one somebody goes on
 # waiting: this try, or the next.
 _GIVEN_UP = (None, "failed", "skipped", "removed", "restarting")
+# Those of a next try that may have begun, because this one was cleared or because its worker was taken for dead.
+_NEXT_TRY = ("scheduled", "queued", "running")
 
 
 class OceanComputeSensor(BaseSensorOperator):
@@ -104,6 +108,9 @@ class OceanComputeSensor(BaseSensorOperator):
         self.ocean_conn_id = ocean_conn_id
         # Whether this process has pushed the job's states: a new try, and a new poke in the mode reschedule, has no XCom.
         self._shown = False
+        # When Airflow has answered this try last, in seconds since 1970.
+        self._heard = 0.0
+        self._asked_to_stop = False
 
     @cached_property
     def hook(self) -> OceanHook:
@@ -112,6 +119,14 @@ class OceanComputeSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look at the job, then defer, or poke until it is over."""
+        try:
+            return self._wait(context)
+        except AirflowRuntimeError:
+            # Airflow knows a cleared task no more; that may show here before a heartbeat finds it out.
+            self.on_kill()
+            raise
+
+    def _wait(self, context: Context) -> Any:
         parameters.text("job_id", self.job_id)
         deadline = self._deadline(context)
         if not self.deferrable:
@@ -175,7 +190,7 @@ class OceanComputeSensor(BaseSensorOperator):
 
         Airflow calls this as well when the worker is shut down or loses the API server; the job then goes on.
         """
-        if self.stop_on_kill and self._is_given_up():
+        if self.stop_on_kill and not self._asked_to_stop and self._is_given_up():
             self._stop_job()
 
     # ------------------------------------------------------------------
@@ -202,7 +217,9 @@ class OceanComputeSensor(BaseSensorOperator):
     def _states(self, context: Context) -> list[dict[str, Any]]:
         """Return what this task has seen of the job, in its earlier tries too: Airflow deletes a try's XComs."""
         store: Any = context["task_state_store"]
-        return store.get(_until_cleared("states", context)) or []
+        states: list[dict[str, Any]] = store.get(_until_cleared("states", context)) or []
+        self._heard = time.time()
+        return states
 
     def _push_states(self, context: Context, more: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add to what was seen of the job, and return it all."""
@@ -216,15 +233,31 @@ class OceanComputeSensor(BaseSensorOperator):
     def _is_given_up(self) -> bool:
         """Say whether a user has given the task up, as far as Airflow tells."""
         try:
-            instance = get_current_context()["ti"]
+            context = get_current_context()
         except RuntimeError:  # called without Airflow around it
             return True
         try:
-            state = task_state(instance)
+            state = task_state(context["ti"])
         except AirflowRuntimeError as error:
             self.log.warning("Cannot ask why the task is killed; job %s goes on: %s", self.job_id, error)
             return False
-        return state in _GIVEN_UP
+        return state in _GIVEN_UP or (state in _NEXT_TRY and self._is_cleared(context))
+
+    def _is_cleared(self, context: Context) -> bool:
+        """Say whether a user has cleared this try, and the next one is on its way already.
+
+        Airflow knows this try no more then. Neither does it when it took the worker for dead, but only after it has not
+        heard of it for long.
+        """
+        if time.time() - self._heard > conf.getint(
+            "scheduler", "task_instance_heartbeat_timeout", fallback=300
+        ):
+            return False
+        try:
+            self._states(context)
+        except AirflowRuntimeError as error:
+            return (error.error.detail or {}).get("status_code") == HTTPStatus.NOT_FOUND
+        return False
 
     def _poke_until_finished(self, context: Context, deadline: float) -> Any:
         if not self.reschedule:  # that mode's count survives restarts by itself
@@ -264,6 +297,7 @@ class OceanComputeSensor(BaseSensorOperator):
         raise error
 
     def _stop_job(self) -> None:
+        self._asked_to_stop = True
         with self.hook.get_client() as client:
             job = client.jobs.stop(self.job_id, self._provider_url)
         self.log.info("Asked for the end of %s", job.describe())

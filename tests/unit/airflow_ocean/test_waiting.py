@@ -394,3 +394,61 @@ def test_a_killed_worker_leaves_the_job_when_airflow_does_not_answer(stopping, c
     with set_current_context(context):
         make_sensor(deferrable=False, stop_on_kill=True).on_kill()
     assert jobs.stopped == []
+
+
+def api_error(status_code):
+    return AirflowRuntimeError(
+        ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": status_code})
+    )
+
+
+@pytest.mark.parametrize(
+    ("status_code", "state", "stopped"),
+    [
+        # A cleared task whose next try is on its way: Airflow knows this one no more.
+        (404, None, True),
+        (404, "scheduled", True),
+        (404, "running", True),
+        (404, "up_for_retry", False),
+        (404, "success", False),
+        (503, "running", False),
+    ],
+)
+def test_a_poking_task_that_airflow_knows_no_more_stops_its_job_when_it_was_cleared(
+    stopping, scripted_provider, connection, context, monkeypatch, status_code, state, stopped
+):
+    jobs = stopping(state=state)
+    scripted_provider.script(RUNNING_JOB)
+    connection({"provider_url": scripted_provider.url})
+    store = context["task_state_store"]
+
+    def get(key, known=store.get):
+        if scripted_provider.asked > 1:
+            raise api_error(status_code)
+        return known(key)
+
+    monkeypatch.setattr(store, "get", get)
+    sensor = make_sensor(deferrable=False, stop_on_kill=True, consumer_address=OWNER)
+    with set_current_context(context), pytest.raises(AirflowRuntimeError):
+        sensor.execute(context)
+    with set_current_context(context):
+        sensor.on_kill()  # a heartbeat may find it out in the same moment
+    assert jobs.stopped == (["job-1"] if stopped else [])
+
+
+def test_a_worker_that_was_away_for_long_does_not_take_its_successor_for_a_cleared_task(
+    stopping, scripted_provider, connection, context, monkeypatch
+):
+    jobs = stopping(state="running")
+    scripted_provider.script(RUNNING_JOB)
+    connection({"provider_url": scripted_provider.url})
+    sensor = make_sensor(deferrable=False, stop_on_kill=True, consumer_address=OWNER)
+    sensor.poke(context)
+    monkeypatch.setattr(
+        context["task_state_store"], "get", lambda _key: (_ for _ in ()).throw(api_error(404))
+    )
+    later = time.time() + 301
+    monkeypatch.setattr(sensors.time, "time", lambda: later)
+    with set_current_context(context):
+        sensor.on_kill()
+    assert jobs.stopped == []
