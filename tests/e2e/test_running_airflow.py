@@ -21,6 +21,7 @@ from include.localnet import accounts
 from include.localnet.cli import exports
 from include.localnet.ethereum import Chain
 from tests.conftest import STACK
+from tests.support.airflow import PROJECT
 from tests.support.leftovers import marked_processes, new_mark
 from tests.support.running_airflow import DagRun, change
 from tests.support.waiting import wait_until
@@ -130,13 +131,20 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(airflow: Airflow, connections: dict[str, Any], with_orders: dict[str, Any]) -> Run:
+def run(
+    airflow: Airflow, connections: dict[str, Any], localnet: NetworkSettings, with_orders: dict[str, Any]
+) -> Run:
+    # So many points take so long that the job is not over when the sensor looks first.
+    header, mark, rows = (PROJECT / "include/branin/branin.arff").read_text().partition("@data\n")
+    localnet.files_folder.mkdir(parents=True, exist_ok=True)
+    (localnet.files_folder / "many.arff").write_text(header + mark + 5 * rows)
+    long = {"dataset_url": f"{localnet.files_url}/many.arff", "custom_data": {"points": 700}}
     airflow.unpause("ocean_c2d")
     # Any gas at all is above this limit.
-    run = Run(airflow, spending_limit='{"gas": "0"}', **with_orders)
+    run = Run(airflow, spending_limit='{"gas": "0"}', **long, **with_orders)
     run.question = run.asked()
     run.answer("Approve")
-    assert wait_until(run.is_over, "the run is over", timeout=180) == "success", run.seen
+    assert wait_until(run.is_over, "the run is over", timeout=300) == "success", run.seen
     return run
 
 
