@@ -21,6 +21,10 @@ class ProvisioningFailed(Exception):
     """Something can't be fetched; the text says what, from where and why, as a clause."""
 
 
+class Unreachable(ProvisioningFailed):
+    """Nobody answers there, or not to the end: killed perhaps, and soon back."""
+
+
 class ProviderClient:
     """Downloads in the name of the environment's consumer account.
 
@@ -51,6 +55,7 @@ class ProviderClient:
     def json(self, method: str, url: str, body: object = None) -> Any:
         """Return the JSON of an answer.
 
+        :raises Unreachable: when nobody answers
         :raises ProvisioningFailed: when there is none, or it is longer than any such answer
         """
         content = b""
@@ -63,6 +68,8 @@ class ProviderClient:
             if answer.status_code != 200:
                 raise ProvisioningFailed(f"{method} {url} answered {answer.status_code}: {excerpt(content)}")
             return json.loads(content)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{method} {url} failed: {error or type(error).__name__}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProvisioningFailed(f"{method} {url} failed: {error or type(error).__name__}") from error
         except ValueError as error:

@@ -7,11 +7,16 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import httpx
 
-from include.localnet.operator_service.provider_client import ProviderClient, ProvisioningFailed, excerpt
+from include.localnet.operator_service.provider_client import (
+    ProviderClient,
+    ProvisioningFailed,
+    Unreachable,
+    excerpt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,7 +24,12 @@ if TYPE_CHECKING:
 
     from include.localnet.operator_service.jobspace import Folders
 
+T = TypeVar("T")
+
 _ATTEMPTS = 3
+# For so long a paid job waits for a Provider or a metadata cache that is away, in seconds.
+_PATIENCE = 60.0
+_PAUSE = 0.5
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")
 # Shorter code counts as none, as upstream decides it.
 _SHORTEST_CODE = 10
@@ -106,7 +116,7 @@ class Provisioning:
 
     def _asset(self, metadata_uri: str, what: dict[str, Any], folder: Path, first: str) -> None:
         """Fetch an asset's files into a folder, named by index, the first one as told."""
-        document = self._document(metadata_uri, str(what.get("id") or ""))
+        document = self._document(metadata_uri, str(what.get("id") or ""), is_needed="remote" in what)
         if "url" in what:
             for index, url in enumerate(what["url"] if isinstance(what["url"], list) else [what["url"]]):
                 if not isinstance(url, str):
@@ -118,12 +128,13 @@ class Provisioning:
         else:
             self.say("It has neither a URL nor a Provider: nothing is fetched.")
 
-    def _document(self, metadata_uri: str, did: str) -> dict[str, Any] | None:
+    def _document(self, metadata_uri: str, did: str, *, is_needed: bool) -> dict[str, Any] | None:
         if not did:
             return None
         url = f"{metadata_uri.rstrip('/')}/api/aquarius/assets/ddo/{did}"
         try:
-            document = self.client.json("GET", url)
+            request = functools.partial(self.client.json, "GET", url)
+            document = self._patiently(request) if is_needed else request()
         except ProvisioningFailed as error:  # upstream goes on, too: files given by URL need no document
             self.say(f"The asset's document could not be fetched: {error}.")
             return None
@@ -143,11 +154,12 @@ class Provisioning:
         if service is None:
             raise ProvisioningFailed(f"its document has no service {remote.get('serviceId')!r}")
         provider = str(service["serviceEndpoint"])
-        method, url = self.client.endpoint(provider, "fileinfo")
-        files = self.client.json(method, url, {"did": did, "serviceId": remote["serviceId"]})
+        method, url = self._patiently(functools.partial(self.client.endpoint, provider, "fileinfo"))
+        asked = {"did": did, "serviceId": remote["serviceId"]}
+        files = self._patiently(functools.partial(self.client.json, method, url, asked))
         if not isinstance(files, list):
             raise ProvisioningFailed(f"the Provider at {provider} gave no list of files")
-        _, url = self.client.endpoint(provider, "download")
+        _, url = self._patiently(functools.partial(self.client.endpoint, provider, "download"))
         user_data = remote.get("algouserdata") or remote.get("userdata") or remote.get("userData")
         for index in range(len(files)):
             parameters = {
@@ -156,7 +168,8 @@ class Provisioning:
                 "serviceId": remote["serviceId"],
                 **({"userdata": json.dumps(user_data)} if user_data else {}),
             }
-            request = functools.partial(self.client.open_download, url, did, parameters)
+            download = functools.partial(self.client.open_download, url, did, parameters)
+            request = functools.partial(self._patiently, download)
             self._download(folder / (str(index) if index else first), request, f"the Provider at {provider}")
 
     def _download(self, target: Path, request: Callable[[], httpx.Response], source: str) -> None:
@@ -184,6 +197,18 @@ class Provisioning:
             self.say(f"Attempt {attempt} of {_ATTEMPTS} for file {target.name}: {problem}.")
             time.sleep(0.2 * attempt)
         raise ProvisioningFailed(f"file {target.name} could not be fetched: {problem}")
+
+    def _patiently(self, request: Callable[[], T]) -> T:
+        """Ask a Provider or a metadata cache, again while it is away: whatever is killed comes back, and loses no job."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            self._check()
+            try:
+                return request()
+            except (Unreachable, httpx.TransportError):
+                if time.monotonic() > until:
+                    raise
+            time.sleep(_PAUSE)
 
     def _save(self, target: Path, parts: Iterable[bytes]) -> int:
         size = 0

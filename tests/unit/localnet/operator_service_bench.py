@@ -53,12 +53,14 @@ class World:
     :param files: path or ``did/index`` to content
     :param seen: (method, path, parameters) of all requests
     :param failures: how often a path answers 503 before it works
+    :param silences: how often a path gives no answer at all before it works
     """
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+    silences: dict[str, int] = field(default_factory=dict)
     hold: threading.Event = field(default_factory=threading.Event)
     last_nonce: int = 0
 
@@ -112,6 +114,10 @@ def running_world() -> Iterator[World]:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             world.seen.append((self.command, parts.path, query))
+            if world.silences.get(parts.path, 0) > 0:
+                world.silences[parts.path] -= 1
+                self.close_connection = True
+                return
             status, answer = world.answer(parts.path, query, json.loads(content) if content else {})
             self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))

@@ -147,6 +147,21 @@ def test_passing_failures_are_tried_again(service: Service, world: World) -> Non
     assert "Attempt 2 of 3" in service.text(over, "configure.log")
 
 
+def test_a_provider_and_a_cache_that_are_killed_and_come_back_lose_no_job(
+    service: Service, world: World
+) -> None:
+    world.files = {f"{DATASET}/0": b"first"}
+    paths = ["/", f"/api/aquarius/assets/ddo/{DATASET}", "/api/services/fileinfo", "/api/services/download"]
+    # More often than a file's host is asked.
+    world.silences = dict.fromkeys(paths, 4)
+    code = f"print(open('/data/inputs/{DATASET[7:]}/0').read())"
+    workflow = raw(code, [remote(DATASET)])
+    workflow["stages"][0]["output"]["metadataUri"] = world.url
+    over = service.wait(service.start("", workflow=workflow))
+    assert service.text(over, "algorithm.log") == "first\n"
+    assert not any(world.silences.values())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
