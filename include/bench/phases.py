@@ -10,9 +10,10 @@ from include.bench.proxy import mark
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# In the order of the flow; "approve" and "plot" are the DAG's alone.
+# In the order of the flow; "rehearse", which is skipped, "approve" and "plot" are the DAG's alone.
 PHASES = (
     "connect",
+    "rehearse",
     "approve",
     "publish dataset",
     "publish algorithm",
@@ -28,6 +29,7 @@ PHASES = (
 # What is asked between two tasks.
 BETWEEN = "between tasks"
 PHASE_OF_TASK = {
+    "rehearse_algorithm": "rehearse",
     "approve_spending": "approve",
     "publish_dataset": "publish dataset",
     "publish_algorithm": "publish algorithm",
