@@ -215,7 +215,7 @@ def _add(run: ComputeRun, xcoms: dict[str, Any]) -> None:
     if "consumer_address" in xcoms:
         run.jobs += 1
     if SETTLED_JOB in xcoms:
-        run.settled.append(xcoms[SETTLED_JOB])
+        run.settled.append(str(xcoms[SETTLED_JOB]))
     elif isinstance(xcoms.get("cost"), dict):
         # Also one of nothing, which tells a run that has paid nothing from one that has not paid.
         run.costs.append(Cost.parse(xcoms["cost"]))
@@ -230,13 +230,13 @@ def _settle(session: Session, dag_ids: Collection[str], runs: dict[int, ComputeR
         return
     started = _pushed(session, [RETURN_VALUE], XComModel.dag_run_id.in_(runs), _beside("consumer_address"))
     settled = _pushed(session, [SETTLED_JOB, "cost"], XComModel.dag_id.in_(dag_ids), _beside(SETTLED_JOB))
-    final = {xcoms[SETTLED_JOB]: Cost.parse(xcoms.get("cost")) for _, xcoms in settled}
-    jobs = {xcoms[RETURN_VALUE]: number for number, xcoms in started}
+    final = {str(xcoms[SETTLED_JOB]): Cost.parse(xcoms.get("cost")) for _, xcoms in settled}
+    jobs = {str(xcoms[RETURN_VALUE]): number for number, xcoms in started}
     for job, number in jobs.items():
         if job in final:
             runs[number].costs.append(final[job])
     for run in runs.values():
-        run.costs += [final[job] for job in run.settled if job not in jobs]
+        run.costs += [final[job] for job in run.settled if job in final and job not in jobs]
 
 
 def _find_plots(session: Session, runs: list[ComputeRun]) -> None:

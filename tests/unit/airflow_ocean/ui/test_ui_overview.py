@@ -169,6 +169,8 @@ def test_what_another_run_says_was_claimed_is_what_a_job_has_cost(session: Sessi
             ),
             ("settles one", "success", [settling("one", ["0x1"], "1000000")]),
             ("settles two", "success", [settling("two", [], "500000")]),
+            # Somebody's own operators push what they like.
+            ("strange", "success", [starting(["a", "list"]), settling({"an": "object"}, [], "1")]),  # type: ignore[arg-type]
             ("starts another", "success", [starting("five"), settling("of another program", [], "7")]),
         ],
     )
@@ -181,10 +183,11 @@ def test_what_another_run_says_was_claimed_is_what_a_job_has_cost(session: Sessi
         "paid out of what was there": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 500_000}, {}),
         "paid alike": ({DATASET_TOKEN: 10**18}, {FEE_TOKEN: 2_000_000}),
         "settled by itself": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 4}, {}),
+        "strange": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 1}, {}),
         "starts another": ({DATASET_TOKEN: 10**18, FEE_TOKEN: 7}, {}),
     }
     # Each is counted once.
-    assert (overview.cost.tokens[FEE_TOKEN], overview.cost.locked[FEE_TOKEN]) == (1_500_011, 2_000_000)
+    assert (overview.cost.tokens[FEE_TOKEN], overview.cost.locked[FEE_TOKEN]) == (1_500_012, 2_000_000)
     # A DAG that the user may not read tells nothing.
     hidden = look(session, {"another_dag"}, Filters(), page=1)
     assert (hidden.found, hidden.cost.tokens) == (0, {})
