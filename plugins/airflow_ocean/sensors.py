@@ -298,8 +298,12 @@ class OceanComputeSensor(BaseSensorOperator):
 
     def _stop_job(self) -> None:
         self._asked_to_stop = True
-        with self.hook.get_client() as client:
-            job = client.jobs.stop(self.job_id, self._provider_url)
+        try:
+            with self.hook.get_client() as client:
+                job = client.jobs.stop(self.job_id, self._provider_url)
+        except Exception:
+            self._asked_to_stop = False
+            raise
         self.log.info("Asked for the end of %s", job.describe())
 
 

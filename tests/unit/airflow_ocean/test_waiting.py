@@ -452,3 +452,14 @@ def test_a_worker_that_was_away_for_long_does_not_take_its_successor_for_a_clear
     with set_current_context(context):
         sensor.on_kill()
     assert jobs.stopped == []
+
+
+def test_a_stop_that_did_not_get_through_is_asked_for_again(stopping, context):
+    jobs = stopping(ServiceUnavailableError("away"), state="failed")
+    sensor = make_sensor(deferrable=False, stop_on_kill=True, provider_url="http://127.0.0.1:2")
+    with set_current_context(context):
+        with pytest.raises(ServiceUnavailableError):
+            sensor.on_kill()
+        for _ in range(2):
+            sensor.on_kill()
+    assert jobs.stopped == ["job-1"]
