@@ -20,13 +20,22 @@ def cached(key: tuple[Any, ...], seconds: float, ask: Callable[[], T]) -> T:
     :param seconds: how long an answer is good
     :param ask: asks
     """
-    known = _kept.get(key)
-    if known is not None and time.monotonic() < known[0]:
-        answer: T = known[1]
+    if is_known(key):
+        answer: T = _kept[key][1]
         return answer
     answer = ask()
-    _kept[key] = (time.monotonic() + seconds, answer)
+    keep(key, seconds, answer)
     return answer
+
+
+def keep(key: tuple[Any, ...], seconds: float, answer: Any) -> None:
+    """Keep what was learned in another way than by asking for it."""
+    _kept[key] = (time.monotonic() + seconds, answer)
+
+
+def is_known(key: tuple[Any, ...]) -> bool:
+    """Say whether there is an answer that is not too old."""
+    return key in _kept and time.monotonic() < _kept[key][0]
 
 
 def forget() -> None:

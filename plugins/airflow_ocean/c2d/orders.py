@@ -12,7 +12,7 @@ from airflow_ocean.c2d.costs import Cost
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.c2d.payments import Payments, Terms
 from airflow_ocean.c2d.quotes import EarlierOrder, JobAssets, Quote, QuotedAsset
-from airflow_ocean.c2d.services import AssetInput, EscrowPayment, JobTerms
+from airflow_ocean.c2d.services import AssetInput, EscrowPayment, JobTerms, learn_kind
 from airflow_ocean.c2d.units import parse_address
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ class Orders:
             raise InvalidInputError(
                 "a job needs at least one dataset, each once, and none of them is the algorithm"
             )
+        learn_kind(self._client.network.provider_url)
         *datasets, algorithm = self._client.assets.resolve_all([*dataset_dids, algorithm_did])
         if algorithm.kind != "algorithm":
             raise InvalidInputError(f"{algorithm.did} is a {algorithm.kind}, not an algorithm")

@@ -322,6 +322,16 @@ def follow_log(provider_url: str, wallet: Wallet, job_id: str) -> AsyncIterator[
     return node_log.follow(provider_url, wallet, job_id) if shows_running_log(job_id) else None
 
 
+def learn_kind(provider_url: str) -> None:
+    """Learn which generation answers at a URL in the course of asking for its environments, if that is not known yet.
+
+    For who needs the environments anyway, before anything else is asked: it saves the request for the kind alone.
+    """
+    from airflow_ocean.c2d.services import generation
+
+    generation.learn_from_environments(provider_url)
+
+
 def open_services(
     network: Network, wallet: Wallet, chain_id: int, provider_url: str, job_id: str | None = None
 ) -> OceanServices:

@@ -11,7 +11,6 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
     InvalidInputError,
@@ -24,6 +23,7 @@ from airflow_ocean.c2d.errors import (
 from airflow_ocean.c2d.jobs import select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
 from airflow_ocean.c2d.services.docker_frames import decode_frames
+from airflow_ocean.c2d.services.generation import ENVIRONMENTS_PATH, environments_of
 from airflow_ocean.c2d.services.http import HttpSession, read_json, reading_what_was_done
 from airflow_ocean.c2d.services.node_answers import (
     FREE,
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENCRYPTED = 2
-# How long the list of environments may be kept, seconds: a node's operator changes prices and limits while it runs.
-ENVIRONMENTS_TTL = 60.0
 # Seconds between two looks at the index. A node looks at the chain every 30 s, and takes 30 requests a minute.
 _INDEX_PAUSES = (1.0, 10.0)
 # A node that takes no more requests in this minute is asked again so many times, so many seconds later unless it says when.
@@ -222,10 +220,9 @@ class NodeServices:
 
         def ask() -> Any:
             # Of one chain a node shows only what is paid there: not what is free, or paid elsewhere and has a free part.
-            return read_json(self._request("GET", f"{_SERVICES}/computeEnvironments", what), what)
+            return read_json(self._request("GET", ENVIRONMENTS_PATH, what), what)
 
-        answer = cached(("environments", self.url), ENVIRONMENTS_TTL, ask)
-        return read_environments(answer, self._chain_id, self._wallet.address, what)
+        return read_environments(environments_of(self.url, ask), self._chain_id, self._wallet.address, what)
 
     def check_job(
         self, environment: ComputeEnvironment, terms: JobTerms, variables: dict[str, str] | None

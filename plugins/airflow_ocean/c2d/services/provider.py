@@ -13,7 +13,6 @@ import time
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.cache import cached
 from airflow_ocean.c2d.environments import ComputeEnvironment
 from airflow_ocean.c2d.errors import (
     AssetNotFoundError,
@@ -28,7 +27,7 @@ from airflow_ocean.c2d.jobs import Job, parse_job, select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
 from airflow_ocean.c2d.services.fees import check_fee, check_offered
 from airflow_ocean.c2d.services.fields import optional_text, whole_number
-from airflow_ocean.c2d.services.generation import root_of
+from airflow_ocean.c2d.services.generation import environments_of, root_of
 from airflow_ocean.c2d.services.http import HttpSession, read_json, reading_what_was_done
 from airflow_ocean.c2d.services.provider_status import fetch_jobs
 from airflow_ocean.c2d.units import parse_address
@@ -46,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 COMPRESSED = 1
 ENCRYPTED = 2
-# How long its list of environments may be kept, seconds: its operator changes prices and limits while it runs.
-ENVIRONMENTS_TTL = 60.0
 # A request that was overtaken by one of the same wallet with a higher nonce is signed again.
 SIGNING_ATTEMPTS = 8
 
@@ -264,12 +261,12 @@ class ProviderServices:
 
     def environments(self) -> list[ComputeEnvironment]:
         """List the compute environments of the network's chain."""
-        return cached(("environments", self.url, self._chain_id), ENVIRONMENTS_TTL, self._ask_environments)
-
-    def _ask_environments(self) -> list[ComputeEnvironment]:
         what = "listing the compute environments"
-        url = self._endpoint("computeEnvironments")
-        listed = read_json(self._http.request("GET", url, what, params={"chainId": self._chain_id}), what)
+
+        def ask() -> Any:
+            return read_json(self._http.request("GET", self._endpoint("computeEnvironments"), what), what)
+
+        listed = environments_of(self.url, ask)
         if isinstance(listed, dict):
             listed = listed.get(str(self._chain_id), [])
         if not isinstance(listed, list):
