@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_ocean.c2d import estimates
+from airflow_ocean.c2d.jobs import get_job
 from airflow_ocean.operators.compute import OceanPayForComputeOperator
 from include.localnet.accounts import ALICE
 from include.localnet.ethereum import did_of
 from include.localnet.settings import CHAIN_ID
 from tests.e2e.fault_world import CONTAINER, ETHER
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -370,6 +373,34 @@ def paid_order(world: World, wallet: Wallet, paid: bool, renewed: bool = False, 
         return client.orders.pay(quote)
 
 
+# Seconds.
+_APPROVED = 120
+
+
+def approve(world: World, _folder: Path) -> Case:
+    wallet = world.wallet(ocean=100 * ETHER)
+    dataset, algorithm = (world.assets[name].did for name in ("sold", "quick dispensed"))
+    with world.client(wallet.private_key) as client:
+        with_orders = [found for found in client.orders.environments() if found.needs_orders]
+        environment = min(with_orders, key=lambda found: found.price(_APPROVED)).id
+        quote = client.orders.quote([dataset], algorithm, environment=environment, duration=_APPROVED)
+        cost = estimates.of_payment(client, quote, _APPROVED).totals()[world.ocean]
+    assert cost > 3 * ETHER
+
+    def verify(finished: FinishedTask) -> None:
+        told = finished.xcoms["quote"]["totals"]
+        same(str(cost), told[world.ocean], "OCEAN that the run may cost")
+        same({"*": "10"}, finished.xcoms["return_value"], "limit of the payment")
+        same(0, world.nonce(wallet.address), "transactions")
+        same(100 * ETHER, world.balance(world.ocean, wallet.address), "OCEAN left")
+
+    arguments = {
+        "dataset_dids": [dataset], "algorithm_did": algorithm, "environment": environment, "duration": _APPROVED,
+        "spending_limit": "10",
+    }  # fmt: skip
+    return Case(arguments, wallet.private_key, verify)
+
+
 # ---------------------------------------------------------------------- computing
 
 
@@ -401,12 +432,16 @@ def wait_poking(world: World, _folder: Path) -> Case:
     return Case(arguments, jobs.wallet.private_key, verify)
 
 
+def _start_job(world: World, wallet: Wallet, algorithm: str) -> str:
+    """Start a job past all faults."""
+    with world.client(wallet.private_key) as client:
+        quote = client.orders.quote([world.assets["dispensed 2"].did], world.assets[algorithm].did)
+        return client.jobs.start(client.orders.pay(quote)).id
+
+
 def wait_deferred(world: World, _folder: Path) -> Case:
     wallet = world.wallet()
-    with world.client(wallet.private_key) as client:
-        names = ("dispensed 2", "slow")
-        quote = client.orders.quote([world.assets[names[0]].did], world.assets[names[1]].did)
-        job = client.jobs.start(client.orders.pay(quote)).id
+    job = _start_job(world, wallet, "slow")
 
     def verify(finished: FinishedTask) -> None:
         same(job, finished.xcoms["return_value"], "job")
@@ -428,6 +463,22 @@ def wait_failed(world: World, _folder: Path) -> Case:
         assert "return_value" not in finished.xcoms
 
     return Case({"job_id": jobs.bad, "poke_interval": 0.1}, jobs.wallet.private_key, verify)
+
+
+def stop(world: World, _folder: Path) -> Case:
+    wallet = world.wallet()
+    job = _start_job(world, wallet, "lasting")
+    nonce = world.nonce(wallet.address)
+
+    def verify(finished: FinishedTask) -> None:
+        same(job, finished.xcoms["return_value"], "job")
+        assert finished.xcoms["status"]
+        # It would run for a quarter of an hour.
+        wait_until(lambda: get_job(world.localnet.provider_url, wallet.address, job).is_finished, "the end")
+        same(1, len(world.jobs(wallet.address)), "jobs")
+        same(nonce, world.nonce(wallet.address), "transactions")
+
+    return Case({"job_id": job}, wallet.private_key, verify)
 
 
 def fetch(world: World, folder: Path) -> Case:
@@ -459,9 +510,11 @@ PUBLISH_DATASET = f"{OPERATORS}.assets:OceanPublishDatasetOperator"
 PUBLISH_ALGORITHM = f"{OPERATORS}.assets:OceanPublishAlgorithmOperator"
 ALLOW = f"{OPERATORS}.assets:OceanAllowAlgorithmOperator"
 TRANSFER = f"{OPERATORS}.datatokens:OceanTransferDatatokensOperator"
+APPROVE = f"{OPERATORS}.approval:OceanApproveSpendingOperator"
 PAY = f"{OPERATORS}.compute:OceanPayForComputeOperator"
 RENEW = f"{__name__}:{RenewingOperator.__name__}"
 START = f"{OPERATORS}.compute:OceanStartComputeOperator"
+STOP = f"{OPERATORS}.compute:OceanStopComputeOperator"
 WAIT = "airflow_ocean.sensors:OceanComputeSensor"
 FETCH = f"{OPERATORS}.results:OceanFetchResultsOperator"
 
@@ -482,11 +535,13 @@ BEFORE_PAYING = (
     Scenario("transfer", TRANSFER, transfer),
     Scenario("dispense", TRANSFER, dispense),
     Scenario("buy", TRANSFER, buy),
+    Scenario("approve", APPROVE, approve, full=True),
 )
 AFTER_STARTING = (
     Scenario("wait poking", WAIT, wait_poking),
     Scenario("wait deferred", WAIT, wait_deferred, retry_after=1),
     Scenario("wait for a failure", WAIT, wait_failed, state="failed"),
+    Scenario("stop", STOP, stop),
     Scenario("fetch", FETCH, fetch),
 )
 SCENARIOS = (

@@ -37,7 +37,14 @@ outputs = pathlib.Path("/data/outputs")
 print("done")
 """
 SLOW_ALGORITHM = ALGORITHM.replace('"0"', '"1.5"')
+LASTING_ALGORITHM = ALGORITHM.replace('"0"', '"900"')
 FAILING_ALGORITHM = 'raise SystemExit("this algorithm gives up on purpose")\n'
+ALGORITHMS = {
+    "quick": ALGORITHM,
+    "slow": SLOW_ALGORITHM,
+    "lasting": LASTING_ALGORITHM,
+    "failing": FAILING_ALGORITHM,
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class World:
         self.escrow: str = addresses["Escrow"]
         self._http = httpx.Client(trust_env=False, timeout=30)
         localnet.files_folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (("quick", ALGORITHM), ("slow", SLOW_ALGORITHM), ("failing", FAILING_ALGORITHM)):
+        for name, text in ALGORITHMS.items():
             (localnet.files_folder / f"{name}.py").write_text(text)
         self._publish_assets()
         environments = self.client(ALICE.private_key).orders.environments()
@@ -125,6 +132,7 @@ class World:
             "quick": algorithm("quick", None),
             "quick dispensed": algorithm("quick", given),
             "slow": algorithm("slow", given),
+            "lasting": algorithm("lasting", given),
             "failing": algorithm("failing", given),
         }
 

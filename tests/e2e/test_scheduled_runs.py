@@ -92,7 +92,7 @@ class Shop:
             "algorithm", "slow_branin.py", container=CONTAINER, pricing=Pricing.dispenser()
         )
         # Of files with one name an Ocean Node gives a job the last alone.
-        shutil.copy(localnet.files_folder / DATA, localnet.files_folder / "other.arff")
+        shutil.copy(PROJECT / "include" / "branin" / DATA, localnet.files_folder / "other.arff")
         self.other = self._dataset("other.arff")
 
     def _publish(self, kind: Any, name: str, **fields: Any) -> str:
