@@ -56,7 +56,7 @@ CONNECTION = "ocean_faulty"
 PLOT = "airflow_ocean.operators.plots:OceanPlotOperator"
 # What a hanging service costs a test, seconds, where real life waits for half a minute. It holds for the requests that no
 # fault strikes, too, and those take a second where the machine has much else to do.
-TIMEOUT = 2.0
+TIMEOUT = 3.0
 TIMEOUTS = {
     "airflow_ocean.c2d.chain:RPC_TIMEOUT": TIMEOUT,
     "airflow_ocean.c2d.services.http:TIMEOUT": httpx.Timeout(TIMEOUT),

@@ -51,12 +51,18 @@ class Datatokens:
 
     def __init__(self, client: OceanClient) -> None:
         self._client = client
+        self._contracts: dict[str, Any] = {}
 
     def contract(self, datatoken: str) -> Any:
         """Return ocean-lib's contract object of a datatoken, of the template that it has."""
+        address = parse_address(datatoken, "datatoken")
+        if address not in self._contracts:
+            self._contracts[address] = self._load(address)
+        return self._contracts[address]
+
+    def _load(self, address: str) -> Any:
         from airflow_ocean.c2d import oceanlib
 
-        address = parse_address(datatoken, "datatoken")
         self._client.require_contract(address, "datatoken")
         token = oceanlib.Datatoken1(self._client.ocean_config, address)
         if self.template(token) != 2:

@@ -73,6 +73,8 @@ class Escrow(ContractBase):  # type: ignore[misc]
 def connect(provider: HTTPProvider, middleware: Callable[..., Any]) -> Web3:
     """Return a web3 instance on a provider with ``middleware`` directly at the wire."""
     web3 = Web3(provider)
+    # No address here is a name of ENS, and for each contract web3 would make a client of that, with contracts of its own.
+    web3.ens = None
     web3.middleware_onion.inject(middleware, name="airflow_ocean", layer=0)
     return web3
 
