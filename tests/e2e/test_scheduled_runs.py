@@ -402,7 +402,9 @@ def test_a_backfill_pays_once_per_interval_what_has_run_out(
     paid = [run.xcom("pay_for_compute") for run in runs]
     costs = [run.xcom("pay_for_compute", "cost") for run in runs]
     assert len({dataset for dataset, _ in paid}) == 3
-    assert counted.transactions == sum(len(cost["transactions"]) for cost in costs)
+    # Whose deposit another run's job was paid out of fills it up when it starts its own.
+    filled_up = [xcoms["cost"] for run in runs if "cost" in (xcoms := run.xcoms("start_compute"))]
+    assert counted.transactions == sum(len(cost["transactions"]) for cost in costs + filled_up)
     assert counted.jobs() == {"started": 3, "finished": 3, "failed": 0}
     jobs = shop.jobs({run.xcom("start_compute") for run in runs})
     if TAKES_ORDERS:

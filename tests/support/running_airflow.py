@@ -263,6 +263,12 @@ class DagRun:
         path = f"{self.path}/taskInstances/{task_id}/xcomEntries/{key}"
         return self._airflow.request("GET", path, params={"map_index": map_index})["value"]
 
+    def xcoms(self, task_id: str) -> dict[str, Any]:
+        """Return everything that a task has pushed, by its keys."""
+        path = f"{self.path}/taskInstances/{task_id}/xcomEntries"
+        keys = [entry["key"] for entry in self._airflow.request("GET", path)["xcom_entries"]]
+        return {key: self.xcom(task_id, key) for key in keys}
+
     def log(self, task_id: str, try_number: int) -> str:
         """Return the log of a try."""
         path = f"{self.path}/taskInstances/{task_id}/logs/{try_number}"
