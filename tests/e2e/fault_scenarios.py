@@ -531,8 +531,8 @@ BEFORE_PAYING = (
         "publish algorithm", PUBLISH_ALGORITHM, lambda w, _: publish(w, _PRICE, algorithm=True), full=True
     ),
     Scenario("allow", ALLOW, allow, full=True),
-    Scenario("mint", TRANSFER, mint, full=True),
-    Scenario("transfer", TRANSFER, transfer),
+    Scenario("mint", TRANSFER, mint),
+    Scenario("transfer", TRANSFER, transfer, full=True),
     Scenario("dispense", TRANSFER, dispense),
     Scenario("buy", TRANSFER, buy),
     Scenario("approve", APPROVE, approve, full=True),
