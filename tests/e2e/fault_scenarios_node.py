@@ -131,6 +131,6 @@ NODE_SCENARIOS = (
     Scenario("start paid", START, lambda w, _: start_paid(w, spent=False), full=True),
     Scenario("start after the deposit was spent", START, lambda w, _: start_paid(w, spent=True)),
     *AFTER_STARTING,
-    Scenario("settle", SETTLE, settle),
+    Scenario("settle", SETTLE, settle, full=True),
     Scenario("withdraw", WITHDRAW, withdraw, full=True),
 )
