@@ -56,7 +56,7 @@ REQUESTS: dict[str, Asked] = {
     "DDOs, paying": ("pay", DDO),
     "an algorithm's DDO, starting": ("start_free", DDO),
     "validation": ("allow", VALIDATION),
-    "the node's root": ("transfer", to("provider", "/")),
+    "the node's root": ("allow", to("provider", "/")),
     "file infos": ("allow", FILES),
     "encryption": ("allow", ENCRYPTION),
     "environments": ("pay", ENVIRONMENTS),

@@ -44,7 +44,7 @@ REQUESTS: dict[str, Asked] = {
     "a DDO": ("transfer", DDO),
     "DDOs, paying": ("pay", DDOS),
     "validation": ("allow", to("aquarius", "/ddo/validate")),
-    "the Provider's root": ("transfer", to("provider", "/")),
+    "the Provider's root": ("allow", to("provider", "/")),
     "file infos": ("allow", FILES),
     "encryption": ("allow", to("provider", "/encrypt")),
     "environments": ("pay", ENVIRONMENTS),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _INTERVAL = 0.1
 _SIZE_SECONDS = 1.0
 _KILL_SECONDS = 10
+# An engine learns that the memory was too small from another source than the end, and on a busy machine later, seconds.
+_NOTICE_SECONDS = 3.0
+_KILLED = 128 + signal.SIGKILL
 _CPU_PERIOD = 100_000  # microseconds
 _ORDINARY_USER = "1000:1000"
 _ROOT = ("", "0", "root")
@@ -172,7 +176,7 @@ class _Run:
         if outcome is not None:
             return outcome
         status = int(state["ExitCode"])
-        if state["OOMKilled"] and status:
+        if status and self._ran_out_of_memory(state):
             words = f"it used more than {self._limits.memory} bytes of memory"
             return Outcome(status, "limit", f"The algorithm was killed: {words}.")
         if breach:
@@ -182,6 +186,14 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = self._client.inspect_container(self._container)["State"]
         return state
+
+    def _ran_out_of_memory(self, state: dict[str, Any]) -> bool:
+        """Say whether the kernel killed a command that has ended for the memory it used."""
+        deadline = time.monotonic() + _NOTICE_SECONDS
+        while state["ExitCode"] == _KILLED and not state["OOMKilled"] and time.monotonic() < deadline:
+            time.sleep(_INTERVAL)
+            state = self._state()
+        return bool(state["OOMKilled"])
 
     def _size(self) -> int:
         """Return the bytes of the container's own layer."""
