@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 from airflow.sdk import ObjectStoragePath
@@ -221,17 +221,37 @@ async def test_a_log_is_followed_that_is_not_there_at_once(
     assert lines(caplog) == ["[job] begun"]
 
 
+class CountedTurns(asyncio.Semaphore):
+    """One turn, and how often somebody has asked for it and got it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked = self.given = 0
+
+    async def acquire(self) -> Literal[True]:
+        self.asked += 1
+        await super().acquire()
+        self.given += 1
+        return True
+
+
 async def test_a_log_waits_for_its_turn(
     world: World, bob: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(running_log, "_turns", asyncio.Semaphore(1))
+    turns = CountedTurns()
+    monkeypatch.setattr(running_log, "_turns", turns)
     caplog.set_level(logging.INFO)
     jobs = [world.start(f"echo {name}; sleep 60") for name in ("first", "second")]
     logs = [RunningLog(world.node.url, job, bob, logging.getLogger("task"), None) for job in jobs]
-    for job, log in zip(jobs, logs, strict=True):
+    for job in jobs:
         await seen(lambda job=job: world.bob.job(job).state == 40)  # type: ignore[misc]
-        log.note(runs=True)
+    logs[0].note(runs=True)
+    # A node says that a job runs before it has a log: until then whoever asks for it gives its turn away again.
     await seen(lambda: lines(caplog))
+    asked = turns.asked
+    logs[1].note(runs=True)
+    await seen(lambda: turns.asked > asked)
+    assert turns.given < turns.asked
     assert lines(caplog) == ["[job] first"]
     world.bob.stop(world.bob.job(jobs[0]))
     await seen(lambda: len(lines(caplog)) > 1)
