@@ -3,7 +3,8 @@
 By default a seeded sample runs, which has each operator under each fault that leaves open whether the request was carried
 out, and under one of the others. With OCEAN_CHAOS=long a fault strikes at each request of each scenario, and each fault at
 each request of those that stand for an operator.
-OCEAN_CHAOS_SEED changes the sample, OCEAN_CHAOS_REPORT names a Markdown file for the results.
+OCEAN_CHAOS_SEED changes the sample, OCEAN_CHAOS_REPORT names a Markdown file for the results, and OCEAN_CHAOS_REQUESTS has
+a part of the long form: "5-8" are these requests of each scenario, "5-" what is left of one that was cut off there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import threading
@@ -52,6 +54,7 @@ SCENARIOS = fault_scenarios_node.NODE_SCENARIOS if STACK == "node" else fault_sc
 
 LONG = os.environ.get("OCEAN_CHAOS") == "long"
 SEED = int(os.environ.get("OCEAN_CHAOS_SEED", "20250102"))
+PART = os.environ.get("OCEAN_CHAOS_REQUESTS", "1-")
 CONNECTION = "ocean_faulty"
 PLOT = "airflow_ocean.operators.plots:OceanPlotOperator"
 # What a hanging service costs a test, seconds, where real life waits for half a minute. It holds for the requests that no
@@ -186,6 +189,17 @@ def _is_full(scenario: Scenario, requests: int) -> bool:
     return scenario.full or requests <= 12
 
 
+def _chosen_requests(requests: int) -> range:
+    """Return the numbers of the requests that the long form breaks."""
+    matched = re.fullmatch(r"(\d+)-(\d*)", PART)
+    assert matched, f'OCEAN_CHAOS_REQUESTS is "{PART}"; it is to be like "5-8" or "5-"'
+    first, last = matched.groups()
+    chosen = range(max(int(first), 1), min(int(last or requests), requests) + 1)
+    if not chosen:
+        pytest.skip(f"it makes {requests} requests, none of them in OCEAN_CHAOS_REQUESTS={PART}")
+    return chosen
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_everything_is_there_exactly_once(
     world: World, scenario: Scenario, tmp_path: Path, report: FaultReport
@@ -194,10 +208,11 @@ def test_everything_is_there_exactly_once(
     assert faulty.run([]).problem is None, report.results[-1].problem
     assert faulty.requests
     chance = random.Random(f"{SEED} {scenario.name}")
+    chosen = _chosen_requests(faulty.requests) if LONG else range(1, faulty.requests + 1)
     if LONG:
         single = [
             (number, fault)
-            for number in range(1, faulty.requests + 1)
+            for number in chosen
             for fault in (
                 list(Fault) if _is_full(scenario, faulty.requests) else chance.sample(list(Fault), 2)
             )
@@ -208,7 +223,7 @@ def test_everything_is_there_exactly_once(
         doubles = 0
     cases: list[Strikes] = [[strike] for strike in single]
     for _ in range(doubles):
-        cases.append([(1 + chance.randrange(faulty.requests), chance.choice(list(Fault))) for _ in range(2)])
+        cases.append([(chance.choice(chosen), chance.choice(list(Fault))) for _ in range(2)])
     failed = [result for result in map(faulty.run, cases) if result.problem]
     write_section(report.markdown())
     assert not failed, "\n\n".join(str(result) for result in failed)
