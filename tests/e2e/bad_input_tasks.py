@@ -13,7 +13,7 @@ from airflow_ocean.operators.results import OceanFetchResultsOperator
 from airflow_ocean.sensors import OceanComputeSensor
 from include.localnet.accounts import ALICE
 from tests.conftest import STACK
-from tests.e2e.fault_scenarios import paid_order
+from tests.e2e.fault_cases_paying import paid_order
 from tests.e2e.fault_scenarios_node import paid_order as node_order
 from tests.e2e.fault_scenarios_node import settled_job
 from tests.e2e.fault_world import ETHER

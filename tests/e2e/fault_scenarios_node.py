@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.e2e.fault_scenarios import (
-    AFTER_STARTING,
-    BEFORE_PAYING,
-    OPERATORS,
-    PAY,
-    START,
-    Case,
-    Scenario,
-    pay,
-    same,
-)
+from tests.e2e.fault_case import Case, same
+from tests.e2e.fault_cases_paying import pay
+from tests.e2e.fault_scenarios import AFTER_STARTING, BEFORE_PAYING, OPERATORS, PAY, START, Scenario
 from tests.e2e.fault_world import ETHER
 from tests.support.vanished_node import leave_expired_lock
 from tests.support.waiting import wait_until

@@ -218,6 +218,15 @@ class World:
         transfers = self.events("ERC20Template", "Transfer", since, token)
         return [event.arguments["value"] for event in transfers if event.arguments["to"] == owner]
 
+    def bought(self, wallet: Wallet, since: int) -> list[int]:
+        """Return what each purchase of a wallet cost after a block, wei of OCEAN; template 2 buys in the wallet's place."""
+        found = []
+        for event in self.events("FixedRateExchange", "Swapped", since, self.exchange):
+            receipt = self.chain.receipt(event.transaction)
+            if receipt and receipt["from"].lower() == wallet.address.lower():
+                found.append(event.arguments["baseTokenSwappedAmount"])
+        return found
+
     def jobs(self, address: str) -> list[dict[str, Any]]:
         """Return every job of a wallet."""
         url = f"{self.localnet.provider_url}/api/services/compute"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import STACK
-from tests.e2e.fault_scenarios import PAY, PUBLISH_DATASET, START, TRANSFER, paid_order
+from tests.e2e.fault_cases_paying import paid_order
+from tests.e2e.fault_scenarios import PAY, PUBLISH_DATASET, START, TRANSFER
 from tests.e2e.fault_world import ETHER
 from tests.support.fault_proxy import Fault
 from tests.support.task_runner import Task, TaskRunner

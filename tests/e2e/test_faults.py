@@ -32,7 +32,7 @@ from tests.conftest import STACK
 from tests.e2e import fault_scenarios, fault_scenarios_node
 from tests.e2e.fault_drawing import PICTURE, draw
 from tests.e2e.fault_report import CaseResult, FaultReport
-from tests.e2e.fault_scenarios import FETCH, Case, Scenario
+from tests.e2e.fault_scenarios import FETCH, Scenario
 from tests.support.fault_proxy import Fault
 from tests.support.reports import write_section
 from tests.support.task_runner import FinishedTask, Task, TaskRunner
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.e2e.fault_case import Case
     from tests.e2e.fault_world import World
     from tests.support.fault_proxy import Request
 

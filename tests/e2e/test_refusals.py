@@ -15,7 +15,8 @@ import pytest
 from eth_account.messages import encode_defunct
 
 from tests.conftest import STACK
-from tests.e2e.fault_scenarios import PAY, PUBLISH_DATASET, START, TRANSFER, paid_order
+from tests.e2e.fault_cases_paying import paid_order
+from tests.e2e.fault_scenarios import PAY, PUBLISH_DATASET, START, TRANSFER
 from tests.e2e.fault_world import ETHER
 from tests.support.task_runner import Database, Task, TaskRunner
 from tests.support.waiting import wait_until
