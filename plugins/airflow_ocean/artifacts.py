@@ -64,10 +64,11 @@ class Manifest:
     label: str | None = None
 
     def write(self, path: ObjectStoragePath) -> str:
-        """Write it as JSON and return its URI."""
-        with open_artifact(path, "wb") as stream:
-            stream.write(json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
-        return str(path)
+        """Write it as JSON, whole or not at all, and return its URI."""
+        from airflow_ocean.c2d.results import save_stream
+
+        content = json.dumps(asdict(self), indent=2, ensure_ascii=False).encode()
+        return save_stream([content], path, len(content)).uri
 
     @classmethod
     def read(cls, uri: str) -> Manifest:

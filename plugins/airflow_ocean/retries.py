@@ -41,7 +41,10 @@ class OceanRetryPolicy(ExceptionRetryPolicy):
         decision = super().evaluate(exception, try_number, max_tries, context)
         if not isinstance(exception, TransientError):
             return decision
-        delay = min(self.first_delay * 2 ** min(try_number - 1, 16), LONGEST_DELAY)
+        # A task that was cleared goes on counting its tries, and its most tries rise.
+        before = max_tries - (context["task"].retries or 0) if context else 0
+        doublings = min(max(try_number - before - 1, 0), 16)
+        delay = min(self.first_delay * 2**doublings, max(LONGEST_DELAY, self.first_delay))
         if exception.retry_after is not None:
             delay = max(delay, timedelta(seconds=exception.retry_after))
         return RetryDecision.retry(

@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import FatalError, JobNotFoundError, OceanError, TransientError
+from airflow_ocean.c2d.errors import FatalError, JobNotFoundError, TransientError
 from airflow_ocean.live_xcoms import LiveXCom
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class RunningLog:
         except FatalError as error:
             # It is not worth a failure: the log is among the results as well.
             self._log.info("The log of job %s is not shown while it runs: %s", self._job_id, error)
-        except OceanError as error:
+        except Exception as error:
+            # Neither are those of Airflow, such as a connection that only the workers have.
             self._log.warning("The log of job %s is not shown while it runs: %s", self._job_id, error)
 
     async def _has_ended(self, wallet: Wallet) -> bool:

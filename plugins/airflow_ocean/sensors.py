@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue, get_current_context
+from airflow.sdk import PokeReturnValue, get_current_context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSensorTimeout, AirflowSkipException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from airflow_ocean import metrics, parameters, timeline
+from airflow_ocean.base_sensor import OceanBaseSensor, until_cleared
 from airflow_ocean.c2d import errors
-from airflow_ocean.hooks import OceanHook
 from airflow_ocean.links import OceanJobLink
-from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
 from airflow_ocean.timeline import STATES_KEY
 from airflow_ocean.triggers import DEADLINE_KEY, OceanComputeTrigger, task_state
 
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import timedelta
 
-    from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
+    from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_ocean.c2d.jobs import Job
 
@@ -35,7 +33,7 @@ _GIVEN_UP = (None, "failed", "skipped", "removed", "restarting")
 _NEXT_TRY = ("scheduled", "queued", "running")
 
 
-class OceanComputeSensor(BaseSensorOperator):
+class OceanComputeSensor(OceanBaseSensor):
     """Wait until a compute job is over.
 
     The job is looked at once; if it still runs, the task defers and takes no worker until the job is over. A job that
@@ -82,40 +80,21 @@ class OceanComputeSensor(BaseSensorOperator):
         deferrable: bool = True,
         stop_on_kill: bool = False,
         show_log: bool = True,
-        ocean_conn_id: str = OceanHook.default_conn_name,
         poke_interval: timedelta | float = 15,
-        retries: int = DEFAULT_RETRIES,
-        retry_delay: timedelta | float = DEFAULT_FIRST_DELAY,
-        retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            poke_interval=poke_interval,
-            retries=retries,
-            retry_delay=retry_delay,
-            retry_policy=retry_policy,
-            **kwargs,
-        )
-        if retry_policy is None:
-            # Set afterwards, when Airflow has made a timedelta of the delay.
-            self.retry_policy = OceanRetryPolicy(self.retry_delay)
+        super().__init__(poke_interval=poke_interval, **kwargs)
         self.job_id = job_id
         self.provider_url = provider_url
         self.consumer_address = consumer_address
         self.deferrable = parameters.boolean("deferrable", deferrable)
         self.stop_on_kill = parameters.boolean("stop_on_kill", stop_on_kill)
         self.show_log = parameters.boolean("show_log", show_log)
-        self.ocean_conn_id = ocean_conn_id
         # Whether this process has pushed the job's states: a new try, and a new poke in the mode reschedule, has no XCom.
         self._shown = False
         # When Airflow has answered this try last, in seconds since 1970.
         self._heard = 0.0
         self._asked_to_stop = False
-
-    @cached_property
-    def hook(self) -> OceanHook:
-        """The hook of the sensor's connection."""
-        return OceanHook(self.ocean_conn_id)
 
     def execute(self, context: Context) -> Any:
         """Look at the job, then defer, or poke until it is over."""
@@ -128,7 +107,7 @@ class OceanComputeSensor(BaseSensorOperator):
 
     def _wait(self, context: Context) -> Any:
         parameters.text("job_id", self.job_id)
-        deadline = self._deadline(context)
+        deadline = self.deadline(context)
         if not self.deferrable:
             return self._poke_until_finished(context, deadline)
         if (done := self.poke(context)) is not None and done.is_done:
@@ -204,20 +183,10 @@ class OceanComputeSensor(BaseSensorOperator):
         given = parameters.optional_address("consumer_address", self.consumer_address)
         return given or str(self.hook.client.address)
 
-    def _deadline(self, context: Context) -> float:
-        """Return when to give up, in seconds since 1970: what the first try said, so that no restart extends it."""
-        store: Any = context["task_state_store"]
-        key = _until_cleared("deadline", context)
-        deadline = store.get(key)
-        if deadline is None:
-            deadline = time.time() + self.timeout
-            store.set(key, deadline, retention=NEVER_EXPIRE)
-        return float(deadline)
-
     def _states(self, context: Context) -> list[dict[str, Any]]:
         """Return what this task has seen of the job, in its earlier tries too: Airflow deletes a try's XComs."""
         store: Any = context["task_state_store"]
-        states: list[dict[str, Any]] = store.get(_until_cleared("states", context)) or []
+        states: list[dict[str, Any]] = store.get(until_cleared("states", context)) or []
         self._heard = time.time()
         return states
 
@@ -225,7 +194,7 @@ class OceanComputeSensor(BaseSensorOperator):
         """Add to what was seen of the job, and return it all."""
         store: Any = context["task_state_store"]
         states = timeline.merged(self._states(context), more)
-        store.set(_until_cleared("states", context), states, retention=NEVER_EXPIRE)
+        store.set(until_cleared("states", context), states, retention=NEVER_EXPIRE)
         context["ti"].xcom_push(STATES_KEY, states)
         self._shown = True
         return states
@@ -260,12 +229,11 @@ class OceanComputeSensor(BaseSensorOperator):
         return False
 
     def _poke_until_finished(self, context: Context, deadline: float) -> Any:
-        if not self.reschedule:  # that mode's count survives restarts by itself
-            self.timeout = max(deadline - time.time(), 0.0)
         try:
-            return super().execute(context)
-        except AirflowSensorTimeout:
-            if self.stop_on_kill:
+            return self.poke_until(deadline, context)
+        except (AirflowSensorTimeout, AirflowSkipException):
+            # A job that is over is left as it is: with soft_fail its failure ends here, too.
+            if self.stop_on_kill and time.time() >= deadline:
                 self._stop_job()
             raise
 
@@ -305,9 +273,3 @@ class OceanComputeSensor(BaseSensorOperator):
             self._asked_to_stop = False
             raise
         self.log.info("Asked for the end of %s", job.describe())
-
-
-def _until_cleared(name: str, context: Context) -> str:
-    """Return a key for the task state store under which retries find what was kept, and a cleared task does not."""
-    # Clearing a task raises its max_tries, a retry does not.
-    return f"ocean.{name}.{context['ti'].max_tries}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_ocean.c2d.errors import InsufficientFundsError, InvalidInputError
 from airflow_ocean.c2d.locks import find_locking, read_locks
 from airflow_ocean.c2d.network import known_escrows
-from airflow_ocean.c2d.receipts import CLAIM_TOPIC, canceled_amounts, claimed_amounts
+from airflow_ocean.c2d.receipts import CANCEL_TOPIC, CLAIM_TOPIC, canceled_amounts, released_amounts
 from airflow_ocean.c2d.units import ZERO_ADDRESS, parse_address
 from airflow_ocean.c2d.wallet import machine_lock
 
@@ -236,15 +236,19 @@ class Escrow:
             return Settlement(claimed=self._claimed(payment, locking, number))
         return Settlement(0 if lock.expiry < now else None, lock)
 
-    def _claimed(self, payment: JobPayment, locking: Locking, number: int) -> int:
+    def _claimed(self, payment: JobPayment, locking: Locking, number: int) -> int | None:
+        """Return what was claimed of a lock that is gone.
+
+        :return: None when a node that has not seen yet how it went answers in the place of the one that has
+        """
         chain = self._client.transactions.chain
         receipt = chain.receipt(payment.claim) if payment.claim else None
         logs = receipt["logs"] if receipt else []
-        claimed = claimed_amounts(logs, locking.escrow, self._client.address)
-        if number not in claimed:
-            logs = chain.logs(locking.escrow, [CLAIM_TOPIC], locking.block)
-            claimed = claimed_amounts(logs, locking.escrow, self._client.address)
-        return claimed.get(number, 0)
+        released = released_amounts(logs, locking.escrow, self._client.address)
+        if number not in released:
+            logs = chain.logs(locking.escrow, [CLAIM_TOPIC, CANCEL_TOPIC], locking.block)
+            released = released_amounts(logs, locking.escrow, self._client.address)
+        return released.get(number)
 
     def known(self) -> list[str]:
         """Return the Escrow contracts that the wallet may have something in: the listed one, and others of the chain.

@@ -72,9 +72,10 @@ def escrow_flow(logs: list[dict[str, Any]], wallet: str) -> dict[str, int]:
     return flow
 
 
-def claimed_amounts(logs: list[dict[str, Any]], escrow: str, payer: str) -> dict[int, int]:
-    """Return what was claimed of a payer's locks in an escrow: the job's number in the contract → amount."""
-    return {job: amount for job, _, amount in _releases(logs, CLAIM_TOPIC, escrow, payer)}
+def released_amounts(logs: list[dict[str, Any]], escrow: str, payer: str) -> dict[int, int]:
+    """Return what was claimed of a payer's locks that are over: the job's number in the contract → amount, 0 when given back."""
+    given_back = {job: 0 for job, *_ in _releases(logs, CANCEL_TOPIC, escrow, payer)}
+    return given_back | {job: amount for job, _, amount in _releases(logs, CLAIM_TOPIC, escrow, payer)}
 
 
 def canceled_amounts(logs: list[dict[str, Any]], escrow: str, payer: str) -> dict[str, int]:

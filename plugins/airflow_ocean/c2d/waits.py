@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The longest pause after an error, in seconds, unless the service or the interval asks for a longer one.
 LONGEST_PAUSE = 300.0
+# Nobody looks more often, in seconds: one look serves all that wait for the same wallet's jobs.
+SHORTEST_INTERVAL = 0.1
 # Pauses are up to this part shorter than the interval, so that several processes do not ask at the same time for ever.
 JITTER = 0.1
 
@@ -35,7 +37,8 @@ class Wait:
     __slots__ = ("_future", "_news", "deadline", "due", "failures", "interval", "job_id", "seen", "state")
 
     def __init__(self, job_id: str, interval: float, deadline: float) -> None:
-        self.job_id, self.interval, self.deadline = job_id, interval, deadline
+        self.job_id, self.deadline = job_id, deadline
+        self.interval = max(interval, SHORTEST_INTERVAL)
         # When the next look is due and when the last one was, on the loop's clock.
         self.due = self.seen = -math.inf
         self.state: int | None = None

@@ -6,21 +6,21 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseSensorOperator, ObjectStoragePath, PokeReturnValue
+from airflow.sdk import ObjectStoragePath, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_ocean import metrics, parameters
 from airflow_ocean.artifacts import Manifest
-from airflow_ocean.hooks import OceanHook
+from airflow_ocean.base_sensor import OceanBaseSensor
+from airflow_ocean.c2d.errors import TransientError
 from airflow_ocean.links import OceanJobLink, OceanTransactionLink
 from airflow_ocean.operators.base import OceanStepOperator
-from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import timedelta
 
-    from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
+    from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.escrow import Settlement
@@ -30,7 +30,7 @@ _HOUR = 3600
 ALL, NOTHING = "all", "0"
 
 
-class OceanSettlementSensor(BaseSensorOperator):
+class OceanSettlementSensor(OceanBaseSensor):
     """Wait until what a job cost is final, and bring the cost record up to date.
 
     A node claims once in a while, an hourly round is usual; until then the most that the job can cost is locked. For a job that
@@ -63,35 +63,36 @@ class OceanSettlementSensor(BaseSensorOperator):
         provider_url: str | None = None,
         cost: dict[str, Any] | str | None = None,
         manifest: str | None = None,
-        ocean_conn_id: str = OceanHook.default_conn_name,
         poke_interval: timedelta | float = 120,
         timeout: timedelta | float = 24 * _HOUR,
         mode: str = "reschedule",
-        retries: int = DEFAULT_RETRIES,
-        retry_delay: timedelta | float = DEFAULT_FIRST_DELAY,
-        retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            poke_interval=poke_interval,
-            timeout=timeout,
-            mode=mode,
-            retries=retries,
-            retry_delay=retry_delay,
-            retry_policy=retry_policy,
-            **kwargs,
-        )
-        if retry_policy is None:
-            # Set afterwards, when Airflow has made a timedelta of the delay.
-            self.retry_policy = OceanRetryPolicy(self.retry_delay)
+        super().__init__(poke_interval=poke_interval, timeout=timeout, mode=mode, **kwargs)
         self.job_id = job_id
         self.provider_url = provider_url
         self.cost = cost
         self.manifest = manifest
-        self.ocean_conn_id = ocean_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Look until what the job cost is final."""
+        return self.poke_until(self.deadline(context), context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at the job once."""
+        """Look at the job once. What may pass is waited out: a day's wait may not end with an outage of a minute."""
+        try:
+            return self._look(context)
+        except TransientError as error:
+            metrics.poll_failed()
+            self.log.warning(
+                "Cannot see what job %s cost for now, trying again in %.0f s: %s",
+                self.job_id,
+                self.poke_interval,
+                error,
+            )
+            return PokeReturnValue(is_done=False)
+
+    def _look(self, context: Context) -> PokeReturnValue:
         from airflow_ocean.c2d.costs import settled
 
         job_id = parameters.optional_text("job_id", self.job_id)
@@ -101,7 +102,7 @@ class OceanSettlementSensor(BaseSensorOperator):
         uri = parameters.optional_text("manifest", self.manifest)
         manifest = Manifest.read(uri) if uri else None
         cost = parameters.json_object("cost", self.cost) or (manifest.cost if manifest else None) or {}
-        with OceanHook(self.ocean_conn_id).get_client() as client:
+        with self.hook.get_client() as client:
             job = client.jobs.get(job_id, provider_url)
             settlement = client.escrow.settlement(job)
             self.log.info("%s; %s", job.describe(), _told(client, job, settlement))
@@ -244,7 +245,7 @@ def _told(client: OceanClient, job: Job, settlement: Settlement) -> str:
     token, lock = job.payment.token, settlement.lock
     if settlement.claimed is None:
         if lock is None:
-            return "no block has the transaction that locks its payment yet"
+            return "the chain does not show yet what became of its payment"
         return f"{_described(client, token, lock.amount)} are locked until the node claims its cost, or until {lock.until}"
     cost = f"it has cost {_described(client, token, settlement.claimed)}"
     if lock is None:

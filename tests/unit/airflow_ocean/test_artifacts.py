@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from airflow.sdk import ObjectStoragePath
 
 from airflow_ocean.artifacts import (
     Artifact,
@@ -75,6 +78,21 @@ def test_a_manifest_reads_back(tmp_path, context):
     file = Artifact("../résultat", str(folder / "0-resultat"), "output", 5, "ab" * 32)
     manifest = Manifest("job-1", None, ["did:op:1"], [file])
     assert Manifest.read(manifest.write(folder / "manifest.json")) == manifest
+
+
+def test_a_manifest_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = ObjectStoragePath(f"file://{tmp_path}/manifest.json")
+    manifest = Manifest("job-1", None, ["did:op:1"], [])
+    uri = manifest.write(path)
+
+    def full(*_arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(type(path), "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        replace(manifest, job_id="job-2").write(path)
+    assert Manifest.read(uri) == manifest
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,19 @@ async def test_a_log_is_followed_that_is_not_there_at_once(
     assert lines(caplog) == ["[job] begun"]
 
 
+async def test_a_log_that_cannot_be_shown_is_no_failure(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where only the workers have the connection."""
+    log = RunningLog(
+        world.node.url, "0xc1-" + "ab" * 32, "no_such_connection", logging.getLogger("task"), None
+    )
+    log.note(runs=True)
+    await log.end(60)
+    assert "is not shown while it runs" in caplog.text
+    assert "no_such_connection" in caplog.text
+
+
 class CountedTurns(asyncio.Semaphore):
     """One turn, and how often somebody has asked for it and got it."""
 

@@ -36,6 +36,7 @@ from airflow_ocean.operators.escrow import OceanSettlementSensor, OceanWithdrawF
 from airflow_ocean.operators.plots import OceanPlotOperator, OceanPlotSeveralOperator
 from airflow_ocean.operators.rehearsal import OceanRehearseAlgorithmOperator
 from airflow_ocean.operators.results import OceanFetchResultsOperator
+from airflow_ocean.retries import OceanRetryPolicy
 from airflow_ocean.sensors import OceanComputeSensor
 from tests.unit.airflow_ocean.conftest import CONN_ID
 
@@ -147,6 +148,12 @@ def test_the_waits_between_retries_grow_and_honour_retry_after():
     assert delay(error, 1000) == 600
     assert delay(RateLimitedError("slower", retry_after=100), 1) == 100
     assert delay(RateLimitedError("slower", retry_after=1), 1) == 4
+    # What is asked for is not cut, and a task that was cleared begins anew although its tries go on counting.
+    patient = OceanRetryPolicy(timedelta(hours=1))
+    assert patient.evaluate(error, 1, 3).retry_delay == timedelta(hours=1)
+    cleared = {"task": make(OceanStopComputeOperator, retries=3)}
+    assert policy.evaluate(error, 5, 7, cleared).retry_delay.total_seconds() == 4
+    assert policy.evaluate(error, 6, 7, cleared).retry_delay.total_seconds() == 8
 
 
 def test_a_mapped_task_keeps_retries_and_policy():
@@ -271,6 +278,7 @@ BAD_VALUES = [
     (OceanStopComputeOperator, {"job_id": ""}, "job_id"),
     (OceanStopComputeOperator, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
     (OceanStopComputeOperator, {"provider_url": "file:///etc/passwd"}, "provider_url"),
+    (OceanStopComputeOperator, {"provider_url": "https://user:password@127.0.0.1"}, "provider_url"),
     (OceanFetchResultsOperator, {"job_id": None}, "job_id"),
     (OceanFetchResultsOperator, {"provider_url": 8030}, "provider_url"),
     (OceanFetchResultsOperator, {"provider_url": "http://"}, "provider_url"),
@@ -318,6 +326,8 @@ BAD_VALUES = [
     (OceanComputeSensor, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
     (OceanComputeSensor, {"deferrable": "perhaps"}, "deferrable"),
     (OceanComputeSensor, {"stop_on_kill": "perhaps"}, "stop_on_kill"),
+    (OceanComputeSensor, {"poke_interval": 0}, "poke_interval"),
+    (OceanSettlementSensor, {"poke_interval": timedelta(milliseconds=50)}, "poke_interval"),
     (OceanComputeSensor, {"show_log": "perhaps"}, "show_log"),
     (OceanSettlementSensor, {"job_id": 5}, "job_id"),
     (OceanSettlementSensor, {"provider_url": "127.0.0.1:8001"}, "provider_url"),
@@ -456,7 +466,11 @@ def test_every_argument_has_a_bad_value(operator, required):
 
 @pytest.mark.parametrize(
     "operator",
-    [op for op in OPERATORS if not issubclass(op, (OceanPlotOperator, OceanRehearseAlgorithmOperator))],
+    [
+        op
+        for op in OPERATORS
+        if not issubclass(op, (OceanPlotOperator, OceanRehearseAlgorithmOperator, OceanSettlementSensor))
+    ],
     ids=lambda op: op.__name__,
 )
 def test_a_connection_that_leads_nowhere_is_a_transient_error(connection, context, operator):

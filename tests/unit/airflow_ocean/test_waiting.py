@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import (
+    AirflowRescheduleException,
     AirflowRuntimeError,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -26,6 +27,7 @@ from airflow_ocean.c2d.errors import (
 )
 from airflow_ocean.c2d.jobs import parse_job
 from airflow_ocean.hooks import OceanHook
+from airflow_ocean.operators.escrow import OceanSettlementSensor
 from airflow_ocean.sensors import OceanComputeSensor
 from airflow_ocean.triggers import OceanComputeTrigger
 from tests.unit.airflow_ocean.conftest import CONN_ID, FINISHED_JOB, KEY, RUNNING_JOB
@@ -40,7 +42,7 @@ def make_trigger(provider, **arguments):
             "provider_url": provider.url,
             "consumer_address": OWNER,
             "deadline": time.time() + 60,
-            "poll_interval": 0.01,
+            "poll_interval": 0.1,
             "ocean_conn_id": CONN_ID,
             **arguments,
         }
@@ -134,7 +136,7 @@ def test_the_trigger_never_holds_the_key(connection, context, scripted_provider)
 
 def make_sensor(**arguments):
     return OceanComputeSensor(
-        **{"task_id": "wait", "ocean_conn_id": CONN_ID, "job_id": "job-1", "poke_interval": 0.01, **arguments}
+        **{"task_id": "wait", "ocean_conn_id": CONN_ID, "job_id": "job-1", "poke_interval": 0.1, **arguments}
     )
 
 
@@ -165,7 +167,7 @@ def test_the_sensor_defers_with_all_that_the_trigger_needs(connection, context, 
         # The connection's wallet.
         "consumer_address": OWNER,
         "show_log": True,
-        "poll_interval": 0.01,
+        "poll_interval": 0.1,
         "ocean_conn_id": CONN_ID,
         "stop_on_kill": False,
     }
@@ -225,6 +227,46 @@ def test_a_retry_pokes_no_longer_than_to_the_first_deadline(connection, context,
         make_sensor(timeout=0).execute(context)
     with pytest.raises(AirflowSensorTimeout):
         make_sensor(deferrable=False, timeout=3600).execute(context)
+
+
+def test_neither_does_a_retry_that_is_rescheduled(connection, context, scripted_provider):
+    """Airflow counts from the first poke of each try in that mode, so this one has all of its hour left."""
+    scripted_provider.script({})
+    connection({"provider_url": scripted_provider.url})
+    context["ti"].get_first_reschedule_date = lambda _context: None
+    patient = {"deferrable": False, "mode": "reschedule", "timeout": 3600}
+    with pytest.raises(AirflowRescheduleException):
+        make_sensor(**patient).execute(context)
+    context["ti"].max_tries += 1
+    with pytest.raises(AirflowSensorTimeout):
+        make_sensor(**patient | {"timeout": 0}).execute(context)
+    with pytest.raises(AirflowSensorTimeout):
+        make_sensor(**patient).execute(context)
+    with pytest.raises(AirflowSkipException):
+        make_sensor(**patient, soft_fail=True).execute(context)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_job_is_stopped_when_time_is_over_also_where_that_only_skips(
+    connection, context, scripted_provider, monkeypatch, mode
+):
+    scripted_provider.script({})
+    connection({"provider_url": scripted_provider.url})
+    context["ti"].get_first_reschedule_date = lambda _context: None
+    stopped = []
+    monkeypatch.setattr(OceanComputeSensor, "_stop_job", lambda sensor: stopped.append(sensor.job_id))
+    impatient = {"deferrable": False, "mode": mode, "timeout": 0, "soft_fail": True, "stop_on_kill": True}
+    with pytest.raises(AirflowSkipException):
+        make_sensor(**impatient).execute(context)
+    assert stopped == ["job-1"]
+
+
+def test_a_settlement_waits_out_what_may_pass(connection, context, scripted_provider, capsys):
+    scripted_provider.script(503)
+    connection({"provider_url": scripted_provider.url})
+    sensor = OceanSettlementSensor(task_id="settle", ocean_conn_id=CONN_ID, job_id="job-1")
+    assert not sensor.poke(context)
+    assert "trying again in 120 s" in capsys.readouterr().out
 
 
 def test_waiting_needs_no_key_when_provider_and_consumer_are_given(connection, context, scripted_provider):

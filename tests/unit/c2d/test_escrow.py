@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ from include.localnet.contracts import ensure_deployed
 from include.localnet.ethereum import artifact, encode_call
 from include.localnet.node.escrow import Claim, Escrow, job_hash
 from tests.support.anvil import running_anvil
+from tests.support.fault_proxy import Answer, FaultProxy, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +131,30 @@ class TestSettlement:
         for said in ("nolock", claim, None, "0x" + "00" * 32, other["payment"]["lockTx"]):
             assert bob.escrow.settlement(job(entry, claimTx=said)) == Settlement(7)
         assert bob.escrow.funds(world.listed, world.token).available == 3
+
+    def test_a_node_that_is_behind_settles_nothing(self, world: World, bob: OceanClient) -> None:
+        """One node of the endpoint knows that the lock is gone, another one not yet what became of it."""
+        entry = world.lock(10)
+        world.claim(entry, 7)
+        endpoint = FaultProxy({"chain": world.chain.rpc_url})
+        unseen = Rule(
+            lambda request: request.rpc_method == "eth_getLogs",
+            lambda genuine: Answer.of_json({"jsonrpc": "2.0", "id": genuine.json()["id"], "result": []}),
+        )
+        network = replace(bob.network, rpc_url=endpoint.url("chain"))
+        try:
+            with OceanClient(network, BOB.private_key) as client:
+                with endpoint.answering(unseen):
+                    assert client.escrow.settlement(job(entry)) == Settlement(None)
+                assert client.escrow.settlement(job(entry)) == Settlement(7)
+        finally:
+            endpoint.close()
+
+    def test_what_was_given_back_has_cost_nothing(self, world: World, bob: OceanClient) -> None:
+        entry = world.lock(10)
+        world.later()
+        bob.escrow.cancel_expired(world.listed, [world.token])
+        assert bob.escrow.settlement(job(entry)) == Settlement(0)
 
     def test_a_cancellation_that_came_too_early_settles_nothing(self, world: World, bob: OceanClient) -> None:
         entry = world.lock(10)

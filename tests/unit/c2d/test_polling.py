@@ -25,7 +25,7 @@ from airflow_ocean.c2d.polling import waiting
 from airflow_ocean.c2d.services import provider_status
 from airflow_ocean.c2d.services.http import AsyncHttpSession
 from airflow_ocean.c2d.services.provider_status import ProviderJobReader
-from airflow_ocean.c2d.waits import Trouble
+from airflow_ocean.c2d.waits import SHORTEST_INTERVAL, Trouble, Wait
 from include.bench.job_history import OperatorJobHistory
 from tests.support.fault_proxy import Answer, FaultProxy, Request, Rule
 
@@ -224,6 +224,11 @@ async def test_the_smallest_interval_holds_for_the_list(waiters, history):
     history.finish(patient)
     assert (await waiters.tasks[patient]).is_finished
     assert await waiters.looks(2) == [None] * 2
+
+
+def test_nobody_makes_all_ask_without_a_pause():
+    """A stored trigger may have any interval."""
+    assert Wait("job", 0, 0.0).interval == SHORTEST_INTERVAL
 
 
 async def test_two_may_wait_for_the_same_job(proxy, history):
