@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
 
 from airflow_ocean.c2d.errors import InvalidInputError
 
@@ -70,7 +70,7 @@ class OceanConnection:
             )
         extra = _Extra(conn_id, connection.extra)
         rpc_api_key = extra.text("rpc_api_key", secret=True)
-        provider_url = extra.url("provider_url")
+        provider_url = extra.url("provider_url", published=True)
         if provider_url is None:
             raise extra.error(
                 "provider_url",
@@ -90,7 +90,7 @@ class OceanConnection:
             max_fee_gwei=extra.gwei("max_fee_gwei"),
             max_cost=extra.values.get("max_cost"),
             confirmations=extra.count("confirmations", 1),
-            explorer_url=extra.url("explorer_url") or (known.explorer_url if known else None),
+            explorer_url=extra.url("explorer_url", published=True) or (known.explorer_url if known else None),
             artifact_base=extra.text("artifact_base"),
         )
 
@@ -188,10 +188,10 @@ def _rpc_url(connection: Connection) -> str:
         )
     if "://" not in host:
         # The host may still bring its port: "127.0.0.1:8545".
-        bare = urlsplit(f"//{host}")
+        bare = _split(f"//{host}", where)
         port = connection.port or _port(bare, where)
         host = f"{'https' if port in (None, 443) else 'http'}://{host}"
-    url = urlsplit(host)
+    url = _split(host, where)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise InvalidInputError(f"{where}the RPC URL must begin with http:// or https:// and name a host")
     netloc, port = url.netloc, _port(url, where)
@@ -207,6 +207,14 @@ def _with_api_key(rpc_url: str, api_key: str | None) -> str:
         return rpc_url
     url = urlsplit(rpc_url)
     return urlunsplit((url.scheme, url.netloc, f"{url.path}/{quote(api_key, safe='')}", url.query, ""))
+
+
+def _split(url: str, where: str) -> SplitResult:
+    """Take a URL apart, of which nothing may be shown."""
+    try:
+        return urlsplit(url)
+    except ValueError:  # its message has the host, and for some the password
+        raise InvalidInputError(f"{where}is not a URL: its host cannot be read") from None
 
 
 def _port(url: Any, where: str) -> int | None:
@@ -241,13 +249,16 @@ class _Extra:
             raise self.error(name, "must be text" if secret else f"must be text, not {value!r}")
         return value.strip()
 
-    def url(self, name: str) -> str | None:
+    def url(self, name: str, *, published: bool = False) -> str | None:
         value = self.text(name)
         if value is None:
             return None
-        parts = urlsplit(value)
+        parts = _split(value, f"connection {self.conn_id!r}, extra field {name}: ")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise self.error(name, f"must be a URL that begins with http:// or https://, not {value!r}")
+        if published and parts.username is not None:
+            # It stands in assets on the chain, in links and in XComs.
+            raise self.error(name, "is told to others, so it cannot hold a user and a password")
         return value.rstrip("/")
 
     def known_network(self, name: str) -> KnownNetwork | None:

@@ -40,6 +40,8 @@ def optional_url(name: str, value: object) -> str | None:
     found = optional_text(name, value)
     if found is not None and not re.match(r"https?://[^/]", found):
         raise InvalidInputError(f"{name} must be a URL that begins with http:// or https://, not {found!r}")
+    if found is not None and "@" in found.split("/")[2]:
+        raise InvalidInputError(f"{name} is told to others, so it cannot hold a user and a password")
     return found
 
 

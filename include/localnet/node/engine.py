@@ -90,10 +90,12 @@ class Engine:
     def take(self, job: Job) -> None:
         """Begin with a job that is stored."""
         stop = threading.Event()
-        if job.body["stopRequested"]:
-            stop.set()
         with self._changed:
             self._running[job.id] = stop
+        if any(
+            found.body["stopRequested"] for found in self._jobs.find(job.id)
+        ):  # maybe since the job was read
+            stop.set()
         threading.Thread(target=self._live, args=(job, stop), name=f"job-{job.id[:8]}", daemon=True).start()
 
     def stop(self, job_id: str) -> None:

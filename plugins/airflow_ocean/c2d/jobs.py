@@ -145,7 +145,7 @@ def parse_job(answer: Any) -> Job:
         results = tuple(
             ResultFile(
                 index=index,
-                name=str(entry.get("filename", "")),
+                name=_text(entry.get("filename", "")),
                 type=str(entry.get("type", OUTPUT)),
                 size=int(entry.get("filesize") or 0),
             )
@@ -159,7 +159,7 @@ def parse_job(answer: Any) -> Job:
             id=str(answer["jobId"]),
             state=state,
             # A node writes "Running algorithm " with a blank at its end.
-            text=str(answer.get("statusText") or "").strip() or STATUS_TEXTS.get(state, "unknown state"),
+            text=_text(answer.get("statusText") or "").strip() or STATUS_TEXTS.get(state, "unknown state"),
             agreement_id=str(answer.get("agreementId", "")),
             owner=str(answer.get("owner", "")),
             created=_moment(answer.get("dateCreated")),
@@ -174,10 +174,18 @@ def parse_job(answer: Any) -> Job:
         ) from error
 
 
+def _text(value: Any) -> str:
+    """Return a text that a file can hold: JSON may spell half a surrogate pair, of which its code is left."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
 def _moment(seconds: Any) -> datetime | None:
     if seconds in (None, "", "None"):
         return None
-    return datetime.fromtimestamp(float(seconds), UTC)
+    try:
+        return datetime.fromtimestamp(float(seconds), UTC)
+    except OSError:  # a year that the system's calendar does not have
+        raise ValueError(f"{seconds!r} is no time in seconds since 1970") from None
 
 
 class Jobs:

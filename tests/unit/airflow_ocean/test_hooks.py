@@ -67,6 +67,9 @@ BAD_FIELDS = [
     ({}, {"provider_url": None}, "provider_url"),
     ({}, {"provider_url": "127.0.0.1:8030"}, "provider_url"),
     ({}, {"provider_url": 8030}, "provider_url"),
+    ({}, {"provider_url": f"https://user:{KEY[2:]}@ocean.example.com"}, "provider_url"),
+    ({}, {"provider_url": "http://[::1"}, "provider_url"),
+    ({"host": f"https://user:{KEY[2:]}@[::1"}, None, "field host"),
     ({}, {"metadata_cache_url": "aquarius"}, "metadata_cache_url"),
     ({}, {"network_name": "goerli"}, "network_name"),
     ({}, {"network_name": 1}, "network_name"),
@@ -84,6 +87,7 @@ BAD_FIELDS = [
     ({}, {"confirmations": "1" + "0" * 30}, "confirmations"),
     ({}, {"confirmations": True}, "confirmations"),
     ({}, {"explorer_url": "javascript:alert(1)"}, "explorer_url"),
+    ({}, {"explorer_url": f"https://{KEY[2:]}@explorer.example.com"}, "explorer_url"),
     ({}, {"artifact_base": ["s3://b"]}, "artifact_base"),
     ({}, {"keystore_path": "/no/such/file"}, "keystore_path"),
     ({}, "{not json", "field extra"),
@@ -193,10 +197,12 @@ def test_an_api_key_that_is_kept_apart_from_the_rpc_url(connection):
     assert "OtherKey" not in str(raised.value)
 
 
-@pytest.mark.parametrize("field", ["provider_url", "metadata_cache_url", "explorer_url"])
+@pytest.mark.parametrize("field", ["host", "metadata_cache_url"])
 def test_a_password_in_a_url_is_masked(connection, field):
-    password = f"hidden in {field}".replace(" ", "-")
-    assert OceanHook(connection({field: f"https://user:{password}@ocean.example.com"})).settings
+    password = f"hidden-in-{field}"
+    url = f"https://user:{password}@ocean.example.com"
+    fields = ({}, {"host": url}) if field == "host" else ({field: url}, {})
+    assert OceanHook(connection(fields[0], **fields[1])).settings
     assert password not in redact(f"https://user:{password}@ocean.example.com does not answer")
 
 

@@ -143,3 +143,17 @@ def test_nobody_answers() -> None:
     learn_kind("http://127.0.0.1:9")
     with pytest.raises(ServiceUnavailableError, match="does not answer"):
         generation.is_node("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("job_id", "expected"),
+    [
+        ("0xc1a5ter-" + "ab" * 32, False),
+        ("0xc1" + "-" + "ab" * 32, True),
+        ("ab" * 32, True),  # as a node's list has it
+        ("ab" * 16, False),
+        ("job-1", False),
+    ],
+)
+def test_whose_a_job_is(job_id: str, expected: bool) -> None:
+    assert generation.is_node_job(job_id) is expected

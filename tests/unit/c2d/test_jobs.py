@@ -72,6 +72,13 @@ def test_details() -> None:
     assert (job.algorithm_did, job.dataset_dids) == ("did:op:a", ("did:op:d",))
 
 
+def test_half_a_surrogate_pair_can_be_kept() -> None:
+    """Python spells a file name that is no UTF-8 so, and JSON hands it on."""
+    job = parse_job(answer(statusText="caf\udce9", results=[{**OUTPUT, "filename": "caf\udce9.csv"}]))
+    assert job.results[0].name.encode() == rb"caf\udce9.csv"
+    assert job.text.encode() == rb"caf\udce9"
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -81,6 +88,8 @@ def test_details() -> None:
         {},
         answer(status="done"),
         answer(dateCreated="yesterday"),
+        answer(dateFinished=1.7e18),  # in nanoseconds
+        answer(dateFinished=1e300),
         answer(results=5),
         answer(results=[5]),
     ],

@@ -49,9 +49,25 @@ async def test_a_refusal_makes_more_room_and_success_takes_it_back() -> None:
     with pytest.raises(RateLimitedError):
         async with pace.turn():
             raise RateLimitedError("too many requests", retry_after=0.2)
-    refused = asyncio.get_running_loop().time()
-    moments = await taken(pace, 30)
-    assert moments[0] - refused >= 0.19
-    first, *_, last = rooms(moments)
+    # Everybody else is told so, instead of waiting past a deadline.
+    with pytest.raises(RateLimitedError, match="wants no request") as told:
+        await taken(pace, 1)
+    assert told.value.retry_after
+    await asyncio.sleep(told.value.retry_after)
+    first, *_, last = rooms(await taken(pace, 30))
     assert first > 1.5 * SPACING
     assert last < first
+
+
+async def test_silence_holds_for_those_who_waited_already() -> None:
+    pace, loop = Pace(SPACING), asyncio.get_running_loop()
+
+    async def refused() -> None:
+        async with pace.turn():
+            await asyncio.sleep(SPACING / 2)
+            raise RateLimitedError("too many requests", retry_after=0.5)
+
+    first, waiting = asyncio.create_task(refused()), asyncio.create_task(taken(pace, 1))
+    outcomes = await asyncio.gather(first, waiting, return_exceptions=True)
+    assert all(isinstance(outcome, RateLimitedError) for outcome in outcomes)
+    assert pace._quiet_until > loop.time() + SPACING

@@ -36,7 +36,8 @@ _PROVIDER_ENDPOINTS = {
     "computeStop": ["PUT", "/api/services/compute"],
     "computeResult": ["GET", "/api/services/computeResult"],
 }
-_CLUSTER = re.compile(r"0x[0-9a-fA-F]+-")
+# With the hash of its cluster before it, as its start returns it; a node's list of jobs leaves that out.
+_NODE_JOB = re.compile(r"0x[0-9a-fA-F]+-|[0-9a-fA-F]{64}$")
 
 
 def root_of(url: str) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def describes_node(root: dict[str, Any]) -> bool:
 
 
 def is_node_job(job_id: str) -> bool:
-    """Say whether a job runs on an Ocean Node: its id, as starting it returned it, begins with the cluster's hash and a dash.
+    """Say whether a job runs on an Ocean Node: its id has 64 hexadecimal digits, behind the cluster's hash and a dash.
 
-    A Provider's id is 32 hexadecimal digits.
+    A Provider's id has 32.
     """
-    return _CLUSTER.match(job_id) is not None
+    return _NODE_JOB.match(job_id) is not None

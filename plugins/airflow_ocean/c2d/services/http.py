@@ -56,7 +56,7 @@ def check(response: httpx.Response, what: str) -> None:
 
     :param what: what was tried, on what, for the message
     :raises RateLimitedError: on 429
-    :raises ServiceUnavailableError: on 5xx
+    :raises ServiceUnavailableError: on 5xx, and on what else may pass
     :raises NotAllowedError: on 401 and 403
     :raises ServiceAnswerError: on every other answer that is not 2xx
     """
@@ -65,11 +65,16 @@ def check(response: httpx.Response, what: str) -> None:
     message = f"{what}: {shown_url(str(response.url))} answers {response.status_code}: {said(response)}"
     if response.status_code == 429:
         raise RateLimitedError(message, retry_after=_retry_after(response))
-    if response.status_code >= 500:
+    if is_passing(response):
         raise ServiceUnavailableError(message, retry_after=_retry_after(response))
     if response.status_code in (401, 403):
         raise NotAllowedError(message)
     raise ServiceAnswerError(message, response.status_code, said(response))
+
+
+def is_passing(response: httpx.Response) -> bool:
+    """Say whether an answer may be another when it is asked again: 5xx, a request that took too long or came too early."""
+    return response.status_code >= 500 or response.status_code in (408, 425)
 
 
 def unreachable(url: str, what: str, error: Exception) -> ServiceUnavailableError:
@@ -114,7 +119,7 @@ def reading_what_was_done() -> Iterator[None]:
     """
     try:
         yield
-    except InvalidInputError as error:
+    except UnreadableAnswerError as error:
         raise ServiceUnavailableError(
             f"{error}. It may be done all the same, so a retry looks first; does something between here and there change "
             "answers?"
@@ -155,11 +160,17 @@ class HttpSession:
     ) -> httpx.Response:
         """Send a request and return its successful answer, read whole.
 
-        :param announce: called right before it is sent
-        :raises ServiceUnavailableError: when nobody answers, or too much comes
+        :param announce: called right before it is sent, when it may do something that is not to be done twice
+        :raises ServiceUnavailableError: when nobody answers, or what comes cannot be read after it was announced
+        :raises UnreadableAnswerError: when more comes than any service has to say, or something that cannot be read
         """
-        if announce is not None:
-            announce()
+        if announce is None:
+            return self._ask(method, url, what, options)
+        announce()
+        with reading_what_was_done():
+            return self._ask(method, url, what, options)
+
+    def _ask(self, method: str, url: str, what: str, options: dict[str, Any]) -> httpx.Response:
         with _typed_errors(url, what), self._http.stream(method, url, **options) as response:
             body = bytearray()
             for chunk in response.iter_bytes():
@@ -233,7 +244,7 @@ async def open_async(
 def _append(body: bytearray, chunk: bytes, url: str, what: str) -> None:
     body += chunk
     if len(body) > MAX_ANSWER:
-        raise UnreadableAnswerError(f"{what}: {url} answers with more than {MAX_ANSWER} bytes")
+        raise UnreadableAnswerError(f"{what}: {shown_url(url)} answers with more than {MAX_ANSWER} bytes")
 
 
 def _checked(

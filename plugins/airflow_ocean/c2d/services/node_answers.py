@@ -28,7 +28,7 @@ from airflow_ocean.c2d.errors import (
 from airflow_ocean.c2d.services import EscrowPayment, FileInfo, JobQuote, OrderQuote
 from airflow_ocean.c2d.services.fees import check_fee, check_offered
 from airflow_ocean.c2d.services.fields import optional_text, whole_number
-from airflow_ocean.c2d.services.http import MALFORMED, reading, said
+from airflow_ocean.c2d.services.http import MALFORMED, is_passing, reading, said
 from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, parse_address
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def error_of(response: httpx.Response, what: str) -> OceanError:
     if response.status_code == 429:  # not the node's own
         wait_for = retry_after.seconds(response.headers.get("Retry-After"))
         return RateLimitedError(message, retry_after=wait_for)
-    if response.status_code >= 500:
+    if is_passing(response):
         return ServiceUnavailableError(
             f"{message}; the node hides why: its owner finds it in its log, when it stays so"
         )

@@ -29,21 +29,34 @@ class Pace:
 
     def __init__(self, spacing: float) -> None:
         self._least = self._spacing = spacing
-        self._next = 0.0
+        # When the next turn is, and until when the service wants to be left alone, on the loop's clock.
+        self._next = self._quiet_until = 0.0
         self._turns = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for one's turn, and learn from the answer. Whoever is cancelled while waiting takes no turn."""
+        """Wait for one's turn, and learn from the answer. Whoever is cancelled while waiting takes no turn.
+
+        :raises RateLimitedError: when the service has asked somebody else for silence: whoever wants a turn may have a
+            deadline before its end
+        """
         loop = asyncio.get_running_loop()
         async with self._turns:
-            await asyncio.sleep(self._next - loop.time())
+            while True:
+                if (quiet := self._quiet_until - loop.time()) > 0:
+                    raise RateLimitedError(
+                        f"the service wants no request from this machine for another {quiet:.0f} s",
+                        retry_after=quiet,
+                    )
+                if (left := self._next - loop.time()) <= 0:
+                    break
+                await asyncio.sleep(left)
             self._next = loop.time() + self._spacing
         try:
             yield
         except RateLimitedError as error:
             self._spacing = min(self._spacing * _SLOWER, _WIDEST)
-            self._next = max(self._next, loop.time() + (error.retry_after or _NEXT_TRY))
+            self._quiet_until = max(self._quiet_until, loop.time() + (error.retry_after or _NEXT_TRY))
             raise
         self._spacing = max(self._spacing * _QUICKER, self._least)
 

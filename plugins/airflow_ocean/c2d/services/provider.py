@@ -22,6 +22,7 @@ from airflow_ocean.c2d.errors import (
     NotIndexedError,
     ServiceAnswerError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
 )
 from airflow_ocean.c2d.jobs import Job, parse_job, select_job
 from airflow_ocean.c2d.services import FileInfo, JobQuote, MetadataDocument, OrderQuote, ResultStream
@@ -111,7 +112,9 @@ class ProviderServices:
             try:
                 return self._http.request(method, url, what, announce, **options)
             except (ServiceAnswerError, ServiceUnavailableError) as error:
-                if attempt == SIGNING_ATTEMPTS or not _is_nonce_error(error):
+                # A Provider claims a nonce when the work is done, and answers 503 when it cannot: a job may have begun.
+                may_be_done = announce is not None and isinstance(error, ServiceUnavailableError)
+                if attempt == SIGNING_ATTEMPTS or may_be_done or not _is_nonce_error(error):
                     raise
                 time.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise AssertionError("the loop returns or raises")
@@ -464,5 +467,5 @@ def _order_quote(entry: dict[str, Any], item: AssetInput) -> OrderQuote:
 def _only_job(answer: Any, what: str) -> Job:
     entries = answer if isinstance(answer, list) else [answer]
     if not entries:
-        raise InvalidInputError(f"{what}: the Provider answers with an empty list of jobs")
+        raise UnreadableAnswerError(f"{what}: the Provider answers with an empty list of jobs")
     return parse_job(entries[0])
