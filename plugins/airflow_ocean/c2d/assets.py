@@ -16,6 +16,7 @@ from airflow_ocean.c2d.errors import (
     InvalidInputError,
     NotAllowedError,
     OceanError,
+    ServiceUnavailableError,
     StepChangedError,
 )
 from airflow_ocean.c2d.specs import (
@@ -267,7 +268,13 @@ class Assets:
                 )
                 contract, _, _ = factory.create_with_erc20_and_fixed_rate(nft, token, offer, tx)
         created = self._client.transactions.of_step("create data NFT and datatoken")
-        tokens = contract.getTokensList()
+        try:
+            tokens = contract.getTokensList()
+        except InvalidInputError as error:
+            raise ServiceUnavailableError(
+                f"transaction {created.hash} made data NFT {contract.address}, of which the node that was asked does not know yet "
+                f"({error}); trying again helps"
+            ) from error
         if not tokens:
             raise OceanError(
                 f"transaction {created.hash} made data NFT {contract.address} without a datatoken"

@@ -272,6 +272,7 @@ def _is_receipt(found: Any, transaction_hash: str) -> bool:
     if not isinstance(found, dict) or str(found.get("transactionHash")).lower() != transaction_hash.lower():
         return False
     numbers = [found.get(name) for name in ("status", "blockNumber", "gasUsed")]
+    numbers += [found[name] for name in ("effectiveGasPrice", "l1Fee") if found.get(name) is not None]
     if not all(isinstance(number, str) and _QUANTITY.fullmatch(number) for number in numbers):
         return False
     logs = found.get("logs")

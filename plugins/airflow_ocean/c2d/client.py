@@ -113,6 +113,19 @@ class OceanClient:
                 f"{self.network.address_file_path()} lists no contract {name} for chain {self.chain_id}"
             ) from error
 
+    def check_spending(self, what: str, due: dict[str, int]) -> None:
+        """Compare what is due, together with what this client's steps have spent before, with its limit.
+
+        :param what: what it is for, for the message
+        :param due: token address → amount in the token's smallest unit
+        :raises CostLimitError: when it is more
+        """
+        spent = dict.fromkeys(due, 0)
+        for mined in self.transactions.mined:
+            for token in spent.keys() & mined.spent.keys():
+                spent[token] += mined.spent[token]
+        self.limit.check_tokens(what, due, spent, self.datatokens.decimals)
+
     def require_contract(self, address: str, what: str) -> None:
         """Check that code lives at an address.
 

@@ -166,6 +166,24 @@ class Datatokens:
         sent = [*self.approvals(step), self._client.transactions.of_step(step)]
         return [mined.hash for mined in sent]
 
+    def check_purchases(self, steps: Mapping[str, str], amount: int) -> None:
+        """Compare what several purchases cost together with limit and balances, before the first of them.
+
+        :param steps: datatoken → the step that buys it; one that is carried out already counts as spent
+        :param amount: of each
+        :raises CostLimitError: when it is more than the client's limit
+        :raises InsufficientFundsError: when the wallet holds less of the tokens that pay
+        """
+        due: dict[str, int] = {}
+        for datatoken, step in steps.items():
+            self.approvals(step)
+            exchange = self.exchange(self.contract(datatoken))
+            if self._client.transactions.resume(step) is None and exchange is not None:
+                due[exchange.base_token] = due.get(exchange.base_token, 0) + exchange.price(amount)
+        self._client.check_spending(f"buying {len(steps)} assets' datatokens", due)
+        for token, units in due.items():
+            self.require_balance(self.contract(token), units)
+
     def _checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
         price = exchange.price(amount)
         base = self.contract(exchange.base_token)
@@ -175,7 +193,7 @@ class Datatokens:
                 f"{what} costs {self.describe(base, price)}, more than the limit of {self.describe(base, max_price)}; "
                 "nothing was bought"
             )
-        self._client.limit.check_tokens(what, {exchange.base_token: price}, self.decimals)
+        self._client.check_spending(what, {exchange.base_token: price})
         self.require_balance(base, price)
         return price
 
@@ -233,7 +251,7 @@ class Datatokens:
         :param purpose: what it is for; ends the steps' names. There may be several, as a retry may need another token,
             or more than its first attempt allowed
         :raises AllowanceSpentError: when the transaction inside was refused, as the wallet's owner has spent the allowance
-            from another machine
+            from another machine, or a node of the RPC endpoint does not know it yet
         """
         if not due:
             yield
@@ -245,12 +263,17 @@ class Datatokens:
                 yield
             except TransactionRevertedError as error:
                 for token, amount in due.items():
-                    if (left := self._allowance(token, spender)) < amount:
-                        raise AllowanceSpentError(
-                            f"of {amount} that {spender} was allowed to take of token {token} from wallet "
-                            f"{self._client.address} only {left} are left: does another machine pay with the same wallet? "
-                            f"The payment was refused ({error}); trying again approves it anew"
-                        ) from error
+                    left = self._allowance(token, spender)
+                    if left < amount:
+                        why = f"only {left} are left: does another machine pay with the same wallet?"
+                    elif "allowance" in str(error):
+                        why = "all are left, which one node of the RPC endpoint does not know yet"
+                    else:
+                        continue
+                    raise AllowanceSpentError(
+                        f"of {amount} that {spender} was allowed to take of token {token} from wallet {self._client.address} "
+                        f"{why}. The payment was refused ({error}); trying again helps"
+                    ) from error
                 raise
 
     def _approve(self, token: str, spender: str, amount: int, purpose: str, times: int) -> None:

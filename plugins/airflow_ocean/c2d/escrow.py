@@ -127,7 +127,7 @@ class Escrow:
         """
         datatokens, transactions = self._client.datatokens, self._client.transactions
         contract, token = self._contract(payment.escrow), _address(payment.token)
-        self._client.limit.check_tokens(purpose, {token: payment.amount}, datatokens.decimals)
+        self._client.check_spending(purpose, {token: payment.amount})
         self._tell_unknown(payment.escrow)
         deposits, authorizations = self.steps(purpose)
         missing = self.missing(payment)

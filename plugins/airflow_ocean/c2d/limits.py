@@ -71,21 +71,25 @@ class CostLimit:
             return self.amounts.get(GAS)
         return self.amounts.get(token.lower(), self.amounts.get(ANY_TOKEN))
 
-    def check_tokens(self, what: str, due: dict[str, int], decimals: Callable[[str], int]) -> None:
+    def check_tokens(
+        self, what: str, due: dict[str, int], spent: dict[str, int], decimals: Callable[[str], int]
+    ) -> None:
         """Refuse to spend more than allowed.
 
         :param what: what it is for, for the message
         :param due: token address → amount in the token's smallest unit
+        :param spent: what was spent before, likewise
         :param decimals: returns the number of a token's decimals
         :raises CostLimitError: with both amounts
         """
         for token, amount in due.items():
-            limit = self.of(token)
+            limit, before = self.of(token), spent.get(token, 0)
             # compared as whole tokens, without rounding: amount / 10**decimals against limit / 10**18
-            if limit is not None and amount * 10**_PRECISION > limit * 10 ** decimals(token):
+            if limit is not None and (before + amount) * 10**_PRECISION > limit * 10 ** decimals(token):
+                until_now = f" after {format_units(before, decimals(token))} were spent" if before > 0 else ""
                 raise CostLimitError(
-                    f"{what} costs {format_units(amount, decimals(token))} of token {token}, more than {self.name} "
-                    f"allows, {format_units(limit)}; nothing was spent. Raise it, or where somebody has approved it, clear the "
+                    f"{what} costs {format_units(amount, decimals(token))} of token {token}{until_now}, more than {self.name} "
+                    f"allows, {format_units(limit)}; nothing {'more ' if until_now else ''}was spent. Raise it, or where somebody has approved it, clear the "
                     "task that asked, which then asks again"
                 )
 

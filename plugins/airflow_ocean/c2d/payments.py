@@ -6,7 +6,8 @@ import itertools
 import logging
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_ocean.c2d.chain import NO_REASON
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.datatokens import Exchange
     from airflow_ocean.c2d.quotes import Quote, QuotedAsset
+    from airflow_ocean.c2d.services import EscrowPayment
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +67,9 @@ class Payment:
         """The asset's DID."""
         return self.item.asset.did
 
-    @property
+    @cached_property
     def price(self) -> int:
-        """What the datatoken costs in the exchange's base token."""
+        """What the datatoken costs in the exchange's base token: what is checked is what is paid."""
         return self.exchange.price(ONE_DATATOKEN) if self.way == "buy" and self.exchange else 0
 
     @property
@@ -123,12 +125,15 @@ class Payments:
         :raises StepChangedError: when an earlier attempt paid a part for another environment or time
         """
         payments = self.plan(quote)
-        self._check(quote, payments)
+        # What was deposited may be locked by now, for the very job that it was for: it is not missing.
+        deposit = None if self._is_deposited(quote) else quote.payment
+        self._check(quote, payments, deposit)
         self._agree(quote, payments)
         consumer = quote.environment.consumer_address
         orders = [self._carry_out(payment, consumer) for payment in payments]
-        if quote.payment is not None:
-            self._client.escrow.provide(quote.payment, escrow_purpose(quote.dids))
+        if deposit is not None:
+            self._client.escrow.provide(deposit, escrow_purpose(quote.dids))
+            self._client.transactions.journal.save(_deposit_entry(quote.dids), asdict(Terms.of(quote)))
         return [order.lower() if order else None for order in orders]
 
     # ------------------------------------------------------------------ planning
@@ -186,8 +191,15 @@ class Payments:
                 break
         self._client.datatokens.approvals(did)
 
-    def _check(self, quote: Quote, payments: list[Payment]) -> None:
-        """Compare all that is due with limit and balances before the first transaction."""
+    def _is_deposited(self, quote: Quote) -> bool:
+        """Say whether all that a payment on these terms puts into the escrow was put there by an earlier attempt."""
+        return self._client.transactions.journal.load(_deposit_entry(quote.dids)) == asdict(Terms.of(quote))
+
+    def _check(self, quote: Quote, payments: list[Payment], escrow: EscrowPayment | None) -> None:
+        """Compare all that is due with limit and balances before the first transaction.
+
+        :param escrow: what is still to be put into the escrow
+        """
         due: dict[str, int] = {}
         for payment in payments:
             for token, amount in payment.due.items():
@@ -196,12 +208,12 @@ class Payments:
                         f"the Provider asks a fee of {amount} for {payment.did} in no token at all"
                     )
                 due[token] = due.get(token, 0) + amount
-        datatokens, escrow = self._client.datatokens, quote.payment
+        datatokens = self._client.datatokens
         what = f"computing {quote.algorithm.asset.did} in {quote.environment.id}"
         token = parse_address(escrow.token, "token") if escrow else ""
         # All that may be claimed counts for the limit; of what the escrow holds already nothing more is needed.
         at_most = due | ({token: due.get(token, 0) + escrow.amount} if escrow else {})
-        self._client.limit.check_tokens(what, at_most, datatokens.decimals)
+        self._client.check_spending(what, at_most)
         if escrow:
             due[token] = due.get(token, 0) + self._client.escrow.missing(escrow)
         for token, amount in due.items():
@@ -248,11 +260,11 @@ class Payments:
         Tasks that share the wallet may spend each other's datatokens. Who finds it gone takes one that another has got
         meanwhile, or gets one more; as many are got as are spent.
         """
-        if self._client.datatokens.template(payment.token) == 2 and payment.way != "held":
-            return self._order_at_once(payment, consumer)
         acquired, pause = 0, 0.1
         held = payment.way == "held"
         for refusals in itertools.count(1):
+            if not held and self._client.datatokens.template(payment.token) == 2:
+                return self._order_at_once(self._anew(payment), consumer)
             if not held:
                 acquired += 1
                 self._acquire(payment, _acquire_step(payment.did, acquired))
@@ -267,6 +279,19 @@ class Payments:
             pause = min(pause * 1.5, 10.0)
             held = self._holds_one(payment)
         raise AssertionError("the loop returns or raises")
+
+    def _anew(self, payment: Payment) -> Payment:
+        """Return how a payment gets a datatoken in the place of the one that another task has spent."""
+        if payment.way != "held":
+            return payment
+        way, exchange = self._offer(payment.token)
+        if way is None:
+            raise InsufficientFundsError(
+                f"the datatoken {payment.token.address} for {payment.did} was spent by another task, and there is no other"
+            )
+        payment = replace(payment, way=way, exchange=exchange)
+        self._client.check_spending(f"ordering {payment.did}", payment.due)
+        return payment
 
     def _was_spent(self, payment: Payment, error: TransactionRevertedError) -> bool:
         """Say whether an order was refused for want of a datatoken, and another one can be got."""
@@ -318,6 +343,10 @@ def escrow_purpose(dids: list[str]) -> str:
 
 def _terms_entry(dids: list[str]) -> str:
     return f"terms of {' '.join(dids)}"
+
+
+def _deposit_entry(dids: list[str]) -> str:
+    return f"deposited for {' '.join(dids)}"
 
 
 def _order_step(did: str) -> str:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_ocean.c2d.units import parse_address
+
 if TYPE_CHECKING:
     from airflow_ocean.c2d.assets import Asset, Service
     from airflow_ocean.c2d.environments import ComputeEnvironment
@@ -101,7 +103,7 @@ class QuotedAsset:
         fee = self.quote.provider_fee
         if not fee or int(fee["providerFeeAmount"]) == 0:
             return None
-        return str(fee["providerFeeToken"]), int(fee["providerFeeAmount"])
+        return parse_address(fee["providerFeeToken"], "providerFeeToken"), int(fee["providerFeeAmount"])
 
 
 @dataclass(frozen=True)

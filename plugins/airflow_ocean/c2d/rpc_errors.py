@@ -45,6 +45,8 @@ KNOWN = ("already known", "alreadyknown", "already imported", "known transaction
 """The node has this very transaction."""
 NONCE_TAKEN = ("nonce too low", "oldnonce", "underpriced", "could not replace", "replacementnotallowed")
 """The chain, or what waits for a block, has another transaction at this nonce, or this one pays too little."""
+TOO_CHEAP = ("less than block base fee", "fee too low", "feetoolow")
+"""The base fee has risen above what a transaction pays, which the node refuses to keep until it falls."""
 _REFUSALS = (*KNOWN, *NONCE_TAKEN, "nonce", "insufficient", "exceeds", "intrinsic gas", "signature")
 
 

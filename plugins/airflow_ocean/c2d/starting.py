@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_ocean.c2d.errors import (
     FatalError,
     InsufficientFundsError,
+    JobNotFoundError,
     NotAllowedError,
     OrderInUseError,
     ServiceAnswerError,
@@ -52,7 +53,7 @@ class _Start:
     """What all ways of starting have in common.
 
     The step's entry in the journal tells its job from others, and in ``asked_at`` when it was last asked for, None when that
-    was refused. It is written before each request is sent.
+    was refused. It is written before each request is sent, and with the job's id in ``job`` when that is known.
 
     :param step: the step's name in the journal
     """
@@ -67,20 +68,40 @@ class _Start:
         return self._entry["asked_at"] if self._entry else None
 
     def _earlier(self, is_mine: Callable[[Job], bool]) -> Job | None:
-        """Return the job of an earlier attempt, if there is one once its request can no longer be under way."""
+        """Return the job of an earlier attempt, if there is one once its request can no longer be under way.
+
+        :raises JobNotFoundError: when there was one, and the service has deleted it since
+        """
+        known = (self._entry or {}).get("job")
+        if known is not None:
+            return self._known(known)
         left = 0.0 if self._asked_at is None else self._asked_at + UNDER_WAY - time.time()
         deadline, (pause, longest) = time.monotonic() + min(left, UNDER_WAY), _PAUSES
         while True:
             left = deadline - time.monotonic()
             mine = [job for job in self._services.jobs() if is_mine(job)]
             if mine:
-                found = max(mine, key=_age)
-                logger.info("An earlier attempt started %s", found.describe())
-                return found
+                return self._keep(max(mine, key=_age))
             if left <= 0:
                 return None
             time.sleep(min(pause, left))
             pause = min(2 * pause, longest)
+
+    def _known(self, job_id: str) -> Job:
+        for job in self._services.jobs():
+            if job.id == job_id:
+                logger.info("An earlier attempt started %s", job.describe())
+                return job
+        raise JobNotFoundError(
+            f"an earlier attempt started job {job_id}, which {self._services.url} lists no more: services delete jobs some time "
+            "after their end. Nothing was started or paid; run again with force_new for another job"
+        )
+
+    def _keep(self, found: Job) -> Job:
+        """Write down which job an earlier attempt started."""
+        logger.info("An earlier attempt started %s", found.describe())
+        self._journal.save(self._step, {**(self._entry or {}), "job": found.id})
+        return found
 
     def _send(self, request: JobRequest, marks: dict[str, Any]) -> Job:
         """Ask for the job.
@@ -89,7 +110,8 @@ class _Start:
         """
 
         def announce() -> None:
-            self._journal.save(self._step, {**marks, "asked_at": time.time()})
+            marks["asked_at"] = time.time()
+            self._journal.save(self._step, marks)
 
         try:
             job = self._services.start(request, announce)
@@ -97,6 +119,7 @@ class _Start:
             # It was refused. What an earlier attempt heard no answer to may be under way all the same.
             self._journal.save(self._step, self._entry or {**marks, "asked_at": None})
             raise
+        self._journal.save(self._step, {**marks, "job": job.id})
         logger.info("Started job %s at %s in environment %s", job.id, self._services.url, request.environment)
         return job
 
@@ -114,8 +137,17 @@ class BoundStart(_Start):
         before: list[str] | None = None
         if self._entry is not None and self._asked_at is not None:
             before = self._entry["jobs"]
-            others = frozenset(before)
-            mine = self._earlier(lambda job: job.agreement_id.lower() in agreements and job.id not in others)
+            others, latest = frozenset(before), self._asked_at + LONGEST_START
+
+            def is_mine(job: Job) -> bool:
+                # One that came much later is that of another run which has the order now.
+                return (
+                    job.agreement_id.lower() in agreements
+                    and job.id not in others
+                    and _age(job).timestamp() <= latest
+                )
+
+            mine = self._earlier(is_mine)
             if mine is not None:
                 return mine
         present = [job for job in self._services.jobs() if job.agreement_id.lower() in agreements]
@@ -179,7 +211,7 @@ class LabelledStart(_Start):
                 locks = self._locks(order.payment)
                 mine = self._of_lock(locks, order.payment)
                 if mine is not None:
-                    return mine
+                    return self._keep(mine)
                 # Another job may have been paid out of what was deposited for this one.
                 self._escrow.provide(order.payment, self._step)
                 marks["locks"] = [_number(lock) for lock in locks]

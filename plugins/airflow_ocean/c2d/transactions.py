@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import rlp
@@ -26,6 +26,8 @@ from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
 from airflow_ocean.c2d.errors import (
+    CostLimitError,
+    FeeCapError,
     InsufficientFundsError,
     OceanError,
     StepChangedError,
@@ -34,7 +36,7 @@ from airflow_ocean.c2d.errors import (
 )
 from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.receipts import escrow_flow, ordered_tokens, provider_fees, token_flow
-from airflow_ocean.c2d.rpc_errors import KNOWN, NONCE_TAKEN, RpcError
+from airflow_ocean.c2d.rpc_errors import KNOWN, NONCE_TAKEN, TOO_CHEAP, RpcError
 from airflow_ocean.c2d.units import format_units
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ REPLACEMENT_FACTOR = (9, 8)
 # Seconds for which a nonce has to be seen used, and no transaction of the step mined, before all of them are dead: more
 # than a block of Ethereum, by which one node of an endpoint may be behind another.
 LAG = 15.0
+# Blocks after which no chain drops one, and after which a node may have forgotten in which one a transaction is: those of
+# Polygon are final after a few hundred, geth keeps the places of the transactions of 2,350,000.
+FINAL = 1_000
 # A wallet used on several machines may lose the race for a nonce; it then takes the next.
 NONCE_ATTEMPTS = 20
 
@@ -110,6 +115,22 @@ class MinedTransaction:
     orders: tuple[str, ...] = ()
     deposited: dict[str, int] = field(default_factory=dict)
     reverted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON with amounts as text, as messages of Airflow have no room for larger numbers than 64 bits."""
+        amounts = {
+            name: {token: str(amount) for token, amount in getattr(self, name).items()} for name in _AMOUNTS
+        }
+        return {**asdict(self), **amounts, "fee": str(self.fee), "orders": list(self.orders)}
+
+    @classmethod
+    def of_dict(cls, content: dict[str, Any]) -> MinedTransaction:
+        """Read one back."""
+        amounts = {name: {token: int(amount) for token, amount in content[name].items()} for name in _AMOUNTS}
+        return cls(**{**content, **amounts, "fee": int(content["fee"]), "orders": tuple(content["orders"])})
+
+
+_AMOUNTS = ("spent", "provider_fees", "deposited")
 
 
 @dataclass
@@ -202,10 +223,19 @@ class Transactions:
     def resume(self, step: str) -> MinedTransaction | None:
         """Bring a step begun earlier to its end without being asked the same again.
 
-        :return: the mined transaction, None when the step never began or its transaction can no longer be mined
+        :return: the mined transaction, None when the step never began, or its transaction was reverted or can no longer be
+            mined: then it may be tried anew
         """
         entry = self._stored(step)
-        return None if entry is None else self._settle(step, entry)
+        if entry is None:
+            return None
+        try:
+            return self._settle(step, entry)
+        except TransactionRevertedError as error:
+            if self._stored(step) is not None:  # it is not what was mined that failed
+                raise
+            logger.warning("%s", error)
+            return None
 
     def _stored(self, step: str) -> dict[str, Any] | None:
         """Return a step's entry if a transaction is under way; what it has spent in vain before counts from now on."""
@@ -259,7 +289,7 @@ class Transactions:
             fees = self.chain.fees(self.network.max_fee_wei)
             gas = gas_limit(call.gas)
             most = gas * highest_fee(fees) + call.value
-            self.limit.check_gas(step, sum(transaction.fee for transaction in self.mined), most)
+            self._check_gas(step, most)
             self._check_balance(step, most)
             counted = self.chain.quantity("eth_getTransactionCount", self.wallet.address, "pending")
             nonce = max(counted, self._next_nonce)
@@ -311,7 +341,7 @@ class Transactions:
         try:
             self.chain.request("eth_sendRawTransaction", candidate["raw"])
         except RpcError as error:
-            if not error.says((*KNOWN, *NONCE_TAKEN)):
+            if not error.says((*KNOWN, *NONCE_TAKEN, *TOO_CHEAP)):
                 raise TransactionRevertedError(
                     f"{step}: the node refuses transaction {candidate['hash']}: {error.text}"
                 ) from error
@@ -336,7 +366,7 @@ class Transactions:
             elif self._is_used(entry["nonce"]):
                 passed_over = passed_over or time.monotonic()
                 if time.monotonic() - passed_over > LAG:
-                    return None
+                    return self._remembered(entry)
             else:
                 passed_over = None
                 if not offered:
@@ -353,6 +383,16 @@ class Transactions:
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 2.0)
+
+    def _remembered(self, entry: dict[str, Any]) -> MinedTransaction | None:
+        """Return what an earlier attempt saw mined, so deep by now that a node may have forgotten it."""
+        if "mined" not in entry:
+            return None
+        mined = MinedTransaction.of_dict(entry["mined"])
+        if self.chain.quantity("eth_blockNumber") - mined.block < FINAL:
+            return None
+        self._add(mined)
+        return mined
 
     def _mined_candidate(self, entry: dict[str, Any]) -> dict[str, Any] | None:
         for candidate in reversed(entry["candidates"]):
@@ -381,16 +421,13 @@ class Transactions:
             self._broadcast(step, newest)
 
     def _replace(self, step: str, entry: dict[str, Any]) -> None:
-        """Offer the same call at the same nonce for a higher fee, as far as the cap allows."""
+        """Offer the same call at the same nonce for a higher fee, as far as cap and limit allow."""
         last = entry["candidates"][-1]
-        up, down = REPLACEMENT_FACTOR
-        fees = {name: fee * up // down + 1 for name, fee in last["fees"].items()}
-        cap = self.network.max_fee_wei
-        if cap is not None and highest_fee(fees) > cap:
-            logger.warning(
-                "%s: transaction %s waits for a block; a higher fee would pass max_fee_gwei (%s)",
-                step, last["hash"], format_units(cap, 9),
-            )  # fmt: skip
+        try:
+            fees = self._higher_fees(step, last)
+        except (FeeCapError, CostLimitError) as error:
+            logger.warning("%s: transaction %s waits for a block: %s", step, last["hash"], error)
+            self._offer_again(step, entry)  # the node may have dropped it
             return
         call = Call(entry["to"], last["data"], last["value"], last["gas"])
         replacement = self._sign(call, last["gas"], entry["nonce"], fees)
@@ -401,6 +438,24 @@ class Transactions:
         )
         self._broadcast(step, replacement)
 
+    def _higher_fees(self, step: str, last: dict[str, Any]) -> dict[str, int]:
+        """Return what a replacement is to pay: enough to be taken, and what the network asks now.
+
+        :raises FeeCapError: when that is more than the cap
+        :raises CostLimitError: when the gas may cost more than the limit then
+        """
+        up, down = REPLACEMENT_FACTOR
+        cap = self.network.max_fee_wei
+        asked = self.chain.fees(cap)
+        fees = {name: max(fee * up // down + 1, asked.get(name, 0)) for name, fee in last["fees"].items()}
+        if cap is not None and highest_fee(fees) > cap:
+            raise FeeCapError(f"a higher fee would pass max_fee_gwei ({format_units(cap, 9)})")
+        self._check_gas(step, last["gas"] * highest_fee(fees) + last["value"])
+        return fees
+
+    def _check_gas(self, step: str, most: int) -> None:
+        self.limit.check_gas(step, sum(transaction.fee for transaction in self.mined), most)
+
     def _judge(self, step: str, entry: dict[str, Any], receipt: dict[str, Any]) -> MinedTransaction | None:
         """Decide on a receipt: None while it is not deep enough."""
         block = int(receipt["blockNumber"], 16)
@@ -410,7 +465,10 @@ class Transactions:
                 return None
         self._next_nonce = max(self._next_nonce, entry["nonce"] + 1)
         if int(receipt["status"], 16) == 1:
-            return self._count(step, receipt)
+            mined = self._count(step, receipt)
+            if entry.get("mined", {}).get("hash") != mined.hash:
+                self.journal.save(step, {**entry, "mined": mined.to_dict()})
+            return mined
         asked = entry["candidates"][-1]
         call = {
             "from": self.wallet.address,
@@ -429,7 +487,10 @@ class Transactions:
     def _count(self, step: str, receipt: dict[str, Any]) -> MinedTransaction:
         """Add a transaction to those that count, once."""
         gas_used = int(receipt["gasUsed"], 16)
-        fee = gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)
+        # Chains of the OP stack charge for the data on Ethereum besides, https://docs.optimism.io/op-stack/transactions/fees
+        fee = gas_used * int(receipt.get("effectiveGasPrice") or "0x0", 16) + int(
+            receipt.get("l1Fee") or "0x0", 16
+        )
         logs = receipt["logs"]
         deposited = escrow_flow(logs, self.wallet.address)
         moved = token_flow(logs, self.wallet.address)
@@ -438,13 +499,18 @@ class Transactions:
             step, receipt["transactionHash"], int(receipt["blockNumber"], 16), gas_used, fee,
             spent, provider_fees(logs), ordered_tokens(logs), deposited, int(receipt["status"], 16) != 1,
         )  # fmt: skip
-        if all(known.hash != mined.hash for known in self.mined):
-            self.mined.append(mined)
-            what = "was reverted" if mined.reverted else "is"
-            logger.info(
-                "%s: transaction %s %s in block %d, gas %d", step, mined.hash, what, mined.block, gas_used
-            )
+        self._add(mined)
         return mined
+
+    def _add(self, mined: MinedTransaction) -> None:
+        if any(known.hash == mined.hash for known in self.mined):
+            return
+        self.mined.append(mined)
+        what = "was reverted" if mined.reverted else "is"
+        logger.info(
+            "%s: transaction %s %s in block %d, gas %d",
+            mined.step, mined.hash, what, mined.block, mined.gas_used,
+        )  # fmt: skip
 
 
 def gas_limit(estimated: int) -> int:

@@ -82,6 +82,9 @@ class OceanTransferDatatokensOperator(OceanStepOperator):
             receiver = consumer or client.address
             # All are looked up before the first transaction, so that a wrong DID costs nothing.
             assets = [client.assets.resolve(did) for did in asset_dids]
+            if method == "buy" and len(assets) > 1:
+                steps = {_datatoken(asset): _step(method, asset) for asset in assets}
+                client.datatokens.check_purchases(steps, amount)
             for asset in assets:
                 transactions += _move(client, method, asset, amount, receiver)
             self.push_cost(context, client)
@@ -104,12 +107,20 @@ class OceanTransferDatatokensOperator(OceanStepOperator):
 
 
 def _move(client: OceanClient, method: str, asset: Asset, amount: int, receiver: str) -> list[str]:
-    """Move the datatokens of one asset; the step's name in the journal holds its DID, as a task may do several."""
-    datatoken = asset.service("compute", "access").datatoken
-    step = f"{method} {asset.did}"
+    """Move the datatokens of one asset."""
+    datatoken, step = _datatoken(asset), _step(method, asset)
     if method == "dispense":
         return [client.datatokens.dispense(datatoken, amount, step=step)]
     if method == "buy":
         return client.datatokens.buy(datatoken, amount, step=step)
     move = client.datatokens.mint if method == "mint" else client.datatokens.transfer
     return [move(datatoken, receiver, amount, step=step)]
+
+
+def _datatoken(asset: Asset) -> str:
+    return asset.service("compute", "access").datatoken
+
+
+def _step(method: str, asset: Asset) -> str:
+    """Name a step in the journal; the asset's DID is in it, as a task may move the datatokens of several."""
+    return f"{method} {asset.did}"

@@ -29,7 +29,7 @@ from airflow_ocean.c2d.errors import (
 from airflow_ocean.c2d.jobs import get_job
 from airflow_ocean.c2d.journal import MemoryJournal
 from airflow_ocean.c2d.limits import CostLimit
-from airflow_ocean.c2d.payments import ONE_DATATOKEN
+from airflow_ocean.c2d.payments import ONE_DATATOKEN, Payment, Payments
 from airflow_ocean.c2d.services import open_job_reader
 from airflow_ocean.c2d.units import ZERO_ADDRESS
 from include.localnet.accounts import ALICE, BOB
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.jobs import Job
     from airflow_ocean.c2d.orders import Order
+    from airflow_ocean.c2d.quotes import Quote
 
 UNKNOWN_DID = "did:op:" + "0" * 64
 
@@ -230,6 +231,26 @@ class TestDatatokens:
         with pytest.raises(NotAllowedError, match="no active fixed-rate exchange"):
             client_of(BOB).datatokens.buy(free, 1)
 
+    def test_a_limit_holds_for_all_purchases_together(
+        self, client_of: Callable[..., OceanClient], data_file: dict[str, str]
+    ) -> None:
+        spec = AssetSpec("dataset", "Sold", (data_file,), pricing=Pricing.fixed_rate(4 * 10**18))
+        sold = [client_of(ALICE).assets.publish(spec).datatoken_address for _ in range(2)]
+        limited = client_of(BOB, None, CostLimit.parse("5"))
+        steps = {token: f"buy {token}" for token in sold}
+        with pytest.raises(CostLimitError, match=r"costs 8\.\d+ of token .* allows, 5; nothing was spent"):
+            limited.datatokens.check_purchases(steps, ONE_DATATOKEN)
+        assert limited.transactions.mined == []
+        limited.datatokens.buy(sold[0], ONE_DATATOKEN, step=steps[sold[0]])
+        refused = r"costs 4\.\d+ of token .* after 4\.\d+ were spent, more than .* 5; nothing more was spent"
+        for check in (
+            lambda: limited.datatokens.check_purchases(steps, ONE_DATATOKEN),
+            lambda: limited.datatokens.buy(sold[1], ONE_DATATOKEN, step=steps[sold[1]]),
+        ):
+            with pytest.raises(CostLimitError, match=refused):
+                check()
+        assert client_of(BOB).datatokens.balance(sold[1]) == 0
+
     def test_another_machine_takes_back_what_was_approved(
         self, client_of: Callable[..., OceanClient], data_file: dict[str, str]
     ) -> None:
@@ -345,6 +366,29 @@ class TestComputing:
             assert consumer.datatokens.balance(ocean) == before - int(order.cost["tokens"][ocean])
             assert int(order.cost["tokens"][ocean]) >= 5 * 10**18
 
+    def test_a_datatoken_of_template_2_that_another_task_spends_is_got_with_the_order(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        spec = AssetSpec(
+            "dataset", "Sold, one held", (data_file,), template=2, pricing=Pricing.fixed_rate(5 * 10**18),
+            compute=ComputePolicy(trusted_publishers=(ALICE.address,)),
+        )  # fmt: skip
+        dataset = client_of(ALICE).assets.publish(spec)
+        token, genuine = dataset.datatoken_address, Payments._agree
+        client_of(ALICE).datatokens.mint(token, BOB.address, ONE_DATATOKEN)
+
+        def overtaken(payments: Payments, quote: Quote, planned: list[Payment]) -> None:
+            assert [payment.way for payment in planned] == ["held", "dispense"]
+            client_of(BOB).datatokens.transfer(token, ALICE.address, ONE_DATATOKEN)
+            genuine(payments, quote, planned)
+
+        monkeypatch.setattr(Payments, "_agree", overtaken)
+        consumer = client_of(BOB)
+        order = consumer.orders.pay(consumer.orders.quote([dataset.did], branin.algorithm.did))
+        assert consumer.datatokens.balance(token) == 0
+        assert int(order.cost["tokens"][consumer.contract_address("Ocean")]) >= 5 * 10**18
+
     def test_an_order_is_renewed_for_a_longer_time(
         self, client_of: Callable[..., OceanClient], branin: Branin
     ) -> None:
@@ -449,6 +493,65 @@ class TestComputing:
             assert finished(consumer, job).succeeded
         finally:
             proxy.close()
+
+    def test_a_provider_that_cannot_store_the_nonce_of_a_start_has_started_it(
+        self, client_of: Callable[..., OceanClient], branin: Branin, localnet: Any
+    ) -> None:
+        """Source: Provider ``routes/compute.py``, which calls ``update_nonce`` when the job is on its way."""
+        journal = MemoryJournal()
+        order = paid(client_of(BOB), branin)
+        proxy = FaultProxy({"provider": localnet.provider_url})
+        try:
+            order = replace(order, provider_url=proxy.url("provider"))
+            late = Rule(
+                lambda request: request.method == "POST" and request.path.endswith("/compute"),
+                lambda _answer: Answer.of_json({"error": "Cannot create duplicates of nonce"}, 503),
+            )
+            with proxy.answering(late), pytest.raises(ServiceUnavailableError, match="duplicates"):
+                client_of(BOB, journal).jobs.start(order)
+            consumer = client_of(BOB, journal)
+            job = consumer.jobs.start(order)
+            assert [found.id for found in jobs_of(consumer, order)] == [job.id]
+            assert finished(consumer, job).succeeded
+        finally:
+            proxy.close()
+
+    def test_a_job_of_a_later_run_is_not_taken_for_one_that_never_arrived(
+        self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        lost = client_of(BOB, journal)
+        order = paid(lost, branin)
+
+        def vanish(_request: Any, announce: Callable[[], None]) -> None:
+            announce()
+            raise ServiceUnavailableError("it does not answer")
+
+        monkeypatch.setattr(lost.services(order.provider_url), "start", vanish)
+        with pytest.raises(ServiceUnavailableError):
+            lost.jobs.start(order)
+        entry = journal.load("start job")
+        assert entry is not None
+        journal.save("start job", {**entry, "asked_at": entry["asked_at"] - 2 * starting.LONGEST_START})
+        others = client_of(BOB)
+        finished(others, job := others.jobs.start(order))
+        mine = client_of(BOB, journal).jobs.start(order)
+        assert mine.id != job.id
+        finished(others, mine)
+
+    def test_a_job_that_the_service_has_deleted_is_not_started_again(
+        self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        consumer = client_of(BOB, journal)
+        order = paid(consumer, branin)
+        job = finished(consumer, consumer.jobs.start(order))
+        later = client_of(BOB, journal)
+        services = later.services(order.provider_url)
+        monkeypatch.setattr(services, "jobs", list)
+        with pytest.raises(JobNotFoundError, match=f"{job.id}.*lists no more.*force_new"):
+            later.jobs.start(order)
+        assert [found.id for found in jobs_of(consumer, order)] == [job.id]
 
     def test_a_job_of_another_run_is_not_taken_for_one_that_was_refused(
         self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,7 @@ from airflow_ocean.c2d.errors import (
     CostLimitError,
     InsufficientFundsError,
     InvalidInputError,
+    JobNotFoundError,
     NotAllowedError,
     OrderInUseError,
     ServiceUnavailableError,
@@ -330,6 +331,23 @@ class TestPaying:
         assert bob.escrow.withdraw([address], token) == OCEAN  # the step was done before
         assert bob.datatokens.balance(token) == before - OCEAN
 
+    def test_a_payment_that_is_cleared_when_its_job_has_begun_deposits_nothing_more(
+        self, client_of: ClientOf, branin: Branin, paid_part: ComputeEnvironment
+    ) -> None:
+        paying, starting_ = MemoryJournal(), MemoryJournal()
+        order = paid(client_of(BOB, paying), branin, paid_part.id, duration=60)
+        job = client_of(BOB, starting_).jobs.start(order)
+        bob = client_of(BOB, paying)
+        token = bob.contract_address("Ocean")
+        held = bob.datatokens.balance(token)
+        again = paid(bob, branin, paid_part.id, duration=60)
+        assert again.transactions == order.transactions
+        assert sorted(again.cost["transactions"]) == sorted(order.cost["transactions"])
+        assert bob.datatokens.balance(token) == held
+        assert client_of(BOB, starting_).jobs.start(again).id == job.id
+        assert finished(bob, job).succeeded
+        settled(bob, job)
+
     def test_a_deposit_that_is_enough_is_used_and_orders_too(
         self, client_of: ClientOf, branin: Branin, paid_part: ComputeEnvironment
     ) -> None:
@@ -518,6 +536,20 @@ class TestStartingOnce:
         finished(bob, job)
         finished(bob, bob.jobs.start(order, most_jobs=1))
 
+    def test_a_job_that_the_node_has_deleted_is_not_started_again(
+        self, client_of: ClientOf, branin: Branin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        bob = client_of(BOB, journal)
+        order = paid(bob, branin, "free", duration=60)
+        job = finished(bob, bob.jobs.start(order))
+        later = client_of(BOB, journal)
+        monkeypatch.setattr(later.services(order.provider_url), "jobs", list)
+        with pytest.raises(JobNotFoundError, match=f"{job.id}.*lists no more.*force_new"):
+            later.jobs.start(order)
+        label = (journal.load("start job") or {})["label"]
+        assert [found.id for found in bob.services().jobs() if found.label == label] == [job.id]
+
     def test_a_retry_finds_the_job(self, client_of: ClientOf, branin: Branin) -> None:
         journal = MemoryJournal()
         order = paid(client_of(BOB), branin, "free", duration=60)
@@ -593,7 +625,7 @@ class TestStartingOnce:
         order = paid(client_of(BOB), branin, "free", duration=60)
         order = replace(order, provider_url=node_proxy.url("node"))
         refused = Rule(is_start, lambda _answer: Answer(408, b"this took too long for me"))
-        with node_proxy.answering(refused), pytest.raises(NotAllowedError, match="too long for me"):
+        with node_proxy.answering(refused), pytest.raises(ServiceUnavailableError, match="too long for me"):
             client_of(BOB, journal).jobs.start(order)
         label = journal.load("start job")["label"]  # type: ignore[index]
         bob = client_of(BOB, journal)

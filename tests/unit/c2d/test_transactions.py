@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from airflow_ocean.c2d.errors import (
     TransactionRevertedError,
 )
 from airflow_ocean.c2d.journal import FileJournal, MemoryJournal
+from airflow_ocean.c2d.limits import CostLimit
 from airflow_ocean.c2d.network import Network
 from include.localnet.accounts import ALICE, BOB, CARLOS
 from include.localnet.contracts import ensure_deployed
@@ -293,6 +295,53 @@ class TestSentOnce:
         assert send_ocean(wallet(network, journal)) in {c["hash"] for c in entry["candidates"]}
         assert received(wallet(network)) == before + 1
 
+    def test_a_finished_step_outlives_the_nodes_index_of_transactions(
+        self, network: Network, node: Chain, endpoint: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A node forgets the places of old transactions; that the nonce is used it knows for ever."""
+        monkeypatch.setattr(transactions_module, "FINAL", 5)
+        monkeypatch.setattr(transactions_module, "LAG", 0.3)
+        journal = MemoryJournal()
+        before = received(wallet(network))
+        first = wallet(network, journal)
+        sent = send_ocean(first)
+        # As it is written down: no number that a message of Airflow has no room for.
+        entry = json.loads(json.dumps(journal.load("send")))
+        assert all(abs(number) < 2**63 for number in entry["mined"].values() if isinstance(number, int))
+        node.request("anvil_mine", "0x5")
+        later = wallet(through(endpoint, network), journal)
+        with endpoint.answering(behind(1000)):
+            assert send_ocean(later) == sent
+        assert later.transactions.mined == first.transactions.mined
+        assert received(wallet(network)) == before + 1
+
+    def test_a_node_that_keeps_no_transaction_below_the_base_fee(
+        self, network: Network, endpoint: FaultProxy
+    ) -> None:
+        before = received(wallet(network))
+        refused = {"error": {"code": -32000, "message": "max fee per gas less than block base fee"}}
+        with endpoint.answering(answers_at_first(1, refused, "eth_sendRawTransaction")):
+            send_ocean(wallet(through(endpoint, network)))
+        assert received(wallet(network)) == before + 1
+
+    def test_what_a_chain_charges_for_its_data_on_ethereum_counts(
+        self, network: Network, endpoint: FaultProxy
+    ) -> None:
+        def charged(genuine: Answer) -> Answer:
+            answer = genuine.json()
+            if answer["result"]:
+                answer["result"]["l1Fee"] = "0x64"
+            return Answer.of_json(answer)
+
+        client = wallet(through(endpoint, network))
+        rule = Rule(lambda request: request.rpc_method == "eth_getTransactionReceipt", charged)
+        with endpoint.answering(rule):
+            sent = send_ocean(client)
+        receipt = client.transactions.chain.receipt(sent)
+        assert receipt
+        gas = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
+        assert client.transactions.of_step("send").fee == gas + 100
+
     def test_a_reorganised_transaction_is_sent_again(self, network: Network, node: Chain) -> None:
         journal = MemoryJournal()
         before = received(wallet(network))
@@ -350,6 +399,28 @@ class TestSentOnce:
         assert len(fees) == 3
         assert fees[0] < fees[1] < fees[2] <= cap < fees[2] * 9 // 8
 
+    def test_a_stuck_transaction_never_costs_more_than_the_limit(
+        self, network: Network, node: Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        node.request("evm_setAutomine", False)
+        first = MemoryJournal()
+        with pytest.raises(TransactionPendingError):
+            send_ocean(wallet(replace(network, transaction_timeout=0.01), first))
+        (once,) = (first.load("send") or {})["candidates"]
+        node.request("anvil_dropAllTransactions")
+        monkeypatch.setattr(transactions_module, "REPLACE_AFTER", 0.05)
+        most = once["gas"] * once["fees"]["maxFeePerGas"] * 12 // 10
+        limited = OceanClient(
+            replace(network, transaction_timeout=3.0), ALICE.private_key, journal, CostLimit({"gas": most})
+        )
+        with pytest.raises(TransactionPendingError):
+            send_ocean(limited)
+        candidates = (journal.load("send") or {})["candidates"]
+        # Once by an eighth; a second time would be more.
+        assert len(candidates) == 2
+        assert all(sent["gas"] * sent["fees"]["maxFeePerGas"] <= most for sent in candidates)
+
     def test_the_file_journal_outlives_the_process(self, network: Network, tmp_path: Path) -> None:
         before = received(wallet(network))
         first = send_ocean(wallet(network, FileJournal(tmp_path / "journal.json")))
@@ -378,6 +449,8 @@ class TestRefused:
         node.request("anvil_dropAllTransactions")
         node.request("evm_setAutomine", True)
         allow(network, 0)
+        again = MemoryJournal()
+        again.save("take", stored)
         carlos = wallet(network, journal, CARLOS.private_key)
         with pytest.raises(TransactionRevertedError, match="was mined in block .* and reverted: .*allowance"):
             take(carlos)
@@ -388,6 +461,10 @@ class TestRefused:
             {},
         )
         assert refused.fee > 0
+        # What is only brought to its end tells that it may be tried anew: it was not this attempt that was refused.
+        resuming = wallet(network, again, CARLOS.private_key)
+        assert resuming.transactions.resume("take") is None
+        assert resuming.transactions.mined == [refused]
         allow(network, 1)
         carlos = wallet(network, journal, CARLOS.private_key)
         taken = take(carlos)
