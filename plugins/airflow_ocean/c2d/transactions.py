@@ -403,13 +403,15 @@ class Transactions:
 
     def _is_used(self, nonce: int) -> bool:
         """Whether a block that is deep enough has a transaction of the wallet with this nonce."""
-        block = "latest"
-        if self.network.confirmations > 1:
+
+        def is_used_at(block: str) -> bool:
+            return self.chain.quantity("eth_getTransactionCount", self.wallet.address, block) > nonce
+
+        # The newest first: many nodes keep the state of some blocks only.
+        used = is_used_at("latest")
+        if used and self.network.confirmations > 1:
             deep = self.chain.quantity("eth_blockNumber") - self.network.confirmations + 1
-            if deep < 0:
-                return False
-            block = hex(deep)
-        used = self.chain.quantity("eth_getTransactionCount", self.wallet.address, block) > nonce
+            used = deep >= 0 and is_used_at(hex(deep))
         if used:
             self._next_nonce = max(self._next_nonce, nonce + 1)
         return used

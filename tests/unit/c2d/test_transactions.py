@@ -315,6 +315,29 @@ class TestSentOnce:
         assert later.transactions.mined == first.transactions.mined
         assert received(wallet(network)) == before + 1
 
+    def test_a_node_that_keeps_no_old_state_is_not_asked_for_it(
+        self, network: Network, node: Chain, endpoint: FaultProxy
+    ) -> None:
+        pruned = {"error": {"code": -32000, "message": "missing trie node 5c0e (path )"}}
+        rule = Rule(
+            lambda request: (
+                request.rpc_method == "eth_getTransactionCount"
+                and b"latest" not in request.body
+                and b"pending" not in request.body
+            ),
+            lambda genuine: Answer.of_json({"jsonrpc": "2.0", "id": genuine.json()["id"], **pruned}),
+        )
+        client = wallet(through(endpoint, network, confirmations=2))
+        before = received(client)
+        node.request("evm_setAutomine", False)
+        node.request("evm_setIntervalMining", 1)
+        try:
+            with endpoint.answering(rule):
+                send_ocean(client)
+        finally:
+            node.request("evm_setIntervalMining", 0)
+        assert received(client) == before + 1
+
     def test_a_node_that_keeps_no_transaction_below_the_base_fee(
         self, network: Network, endpoint: FaultProxy
     ) -> None:

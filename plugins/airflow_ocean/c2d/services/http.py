@@ -172,9 +172,7 @@ class HttpSession:
 
     def _ask(self, method: str, url: str, what: str, options: dict[str, Any]) -> httpx.Response:
         with _typed_errors(url, what), self._http.stream(method, url, **options) as response:
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                _append(body, chunk, url, what)
+            body = _read(response.iter_bytes(), url, what)
         return _checked(response, body, what, self._check)
 
     def close(self) -> None:
@@ -186,8 +184,7 @@ class HttpSession:
         """Send a request and yield its successful answer before the body is read."""
         with _typed_errors(url, what), self._http.stream(method, url, **options) as response:
             if not response.is_success:
-                response.read()
-            self._check(response, what)
+                _checked(response, _read(response.iter_bytes(), url, what), what, self._check)
             yield response
 
 
@@ -208,9 +205,7 @@ class AsyncHttpSession:
         """Do what :meth:`HttpSession.request` does."""
         with _typed_errors(url, what):
             async with self._http.stream("GET", url, params=params) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    _append(body, chunk, url, what)
+                body = await _read_async(response.aiter_bytes(), url, what)
         return _checked(response, body, what, self._check)
 
     @contextlib.asynccontextmanager
@@ -225,8 +220,8 @@ class AsyncHttpSession:
         with _typed_errors(url, what):
             async with self._http.stream("GET", url, params=params, timeout=timeout) as response:
                 if not response.is_success:
-                    await response.aread()
-                self._check(response, what)
+                    body = await _read_async(response.aiter_bytes(), url, what)
+                    _checked(response, body, what, self._check)
                 yield response.aiter_bytes()
 
 
@@ -239,6 +234,20 @@ async def open_async(
     client = await asyncio.to_thread(httpx.AsyncClient, timeout=TIMEOUT)
     async with client:
         yield AsyncHttpSession(client, check)
+
+
+def _read(chunks: Iterator[bytes], url: str, what: str) -> bytearray:
+    body = bytearray()
+    for chunk in chunks:
+        _append(body, chunk, url, what)
+    return body
+
+
+async def _read_async(chunks: AsyncIterator[bytes], url: str, what: str) -> bytearray:
+    body = bytearray()
+    async for chunk in chunks:
+        _append(body, chunk, url, what)
+    return body
 
 
 def _append(body: bytearray, chunk: bytes, url: str, what: str) -> None:
