@@ -27,6 +27,9 @@ _STOP_PAUSES = (1.0, 2.0, 4.0, 8.0)
 # How long the rest of a job's log may take to come when the job is over, seconds.
 _LOG_GRACE = 2.0
 
+# States besides a wait's own in which somebody wants the result.
+_WANTED = (TaskInstanceState.SUCCESS.value, TaskInstanceState.UP_FOR_RETRY.value)
+
 _can_ask = False
 # Stops of jobs under way: the event loop itself would not keep them from the garbage collector.
 _stopping: set[asyncio.Task[None]] = set()
@@ -211,7 +214,7 @@ class OceanComputeTrigger(BaseTrigger):
 
         Airflow 3.3 cancels, as if by a user, every trigger that the database no longer assigns to its triggerer. That
         is so, too, when another triggerer has taken the trigger over, because this one was suspended or cut off for a
-        while, and when the task was marked successful.
+        while, and when the task was marked successful. A task that is up for a retry was not cleared.
         """
         instance = self.task_instance
         if instance is None:
@@ -220,7 +223,7 @@ class OceanComputeTrigger(BaseTrigger):
         if state == TaskInstanceState.DEFERRED.value:
             # The same wait, elsewhere; or the next one, when the task was cleared and was quick to get here again.
             return bool(await self._announced_deadline(instance) == self.deadline)
-        return state == TaskInstanceState.SUCCESS.value
+        return state in _WANTED
 
     async def _announced_deadline(self, instance: Any) -> Any:
         return await BaseXCom.aget_one(

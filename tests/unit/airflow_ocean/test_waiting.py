@@ -389,7 +389,7 @@ async def test_a_killed_trigger_stops_the_job_of_a_cleared_task_that_waits_again
     assert jobs.stopped == ["job-1"]
 
 
-@pytest.mark.parametrize("state", ["success", "deferred"])
+@pytest.mark.parametrize("state", ["success", "deferred", "up_for_retry"])
 async def test_a_killed_trigger_leaves_the_job_that_is_still_wanted(stopping, scripted_provider, state):
     jobs = stopping(state=state, deadline=DEADLINE)
     await kill_trigger(scripted_provider)
