@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_ocean.c2d.errors import FatalError, JobNotFoundError, TransientError
+from airflow_ocean.c2d.errors import FatalError, JobNotFoundError, RateLimitedError, TransientError
 from airflow_ocean.live_xcoms import LiveXCom
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class RunningLog:
         self._tail = None if instance is None else LogTail(instance)
         self._lines = self._known = 0
         self._runs = False
+        self._pause = _OPEN_PAUSE
         self._task: asyncio.Task[None] | None = None
 
     def note(self, *, runs: bool) -> None:
@@ -96,7 +97,7 @@ class RunningLog:
                 async with _turns:
                     if await self._has_ended(wallet):
                         return
-                await asyncio.sleep(_OPEN_PAUSE)
+                await asyncio.sleep(self._pause)
         except FatalError as error:
             # It is not worth a failure: the log is among the results as well.
             self._log.info("The log of job %s is not shown while it runs: %s", self._job_id, error)
@@ -111,8 +112,12 @@ class RunningLog:
         pieces = follow_log(self._provider_url, wallet, self._job_id)
         if pieces is None:
             return True
+        self._pause = _OPEN_PAUSE
         try:
             await self._read(pieces)
+        except RateLimitedError as error:
+            self._pause = max(error.retry_after or 0.0, _OPEN_PAUSE)
+            return False
         except JobNotFoundError:
             # A job's state says that it runs a little before its container does, and after.
             return False

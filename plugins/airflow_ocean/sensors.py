@@ -231,9 +231,10 @@ class OceanComputeSensor(OceanBaseSensor):
     def _poke_until_finished(self, context: Context, deadline: float) -> Any:
         try:
             return self.poke_until(deadline, context)
-        except (AirflowSensorTimeout, AirflowSkipException):
+        except (AirflowSensorTimeout, AirflowSkipException) as error:
             # A job that is over is left as it is: with soft_fail its failure ends here, too.
-            if self.stop_on_kill and time.time() >= deadline:
+            is_over = isinstance(error, AirflowSensorTimeout) or time.time() >= deadline
+            if self.stop_on_kill and is_over:
                 self._stop_job()
             raise
 

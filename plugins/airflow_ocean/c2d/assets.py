@@ -241,6 +241,32 @@ class Assets:
         return self._client.contract_address("Ocean")
 
     def _create_tokens(self, spec: AssetSpec) -> tuple[str, str, str]:
+        """Make data NFT and datatoken, and return their addresses and the transaction."""
+        transactions, step = self._client.transactions, "create data NFT and datatoken"
+        created, known = transactions.resume(step), transactions.journal.load("created tokens")
+        # Where a reorganisation moved the transaction, the addresses may be others.
+        if created and known and (known["hash"], known["block"]) == (created.hash, created.block):
+            return known["nft"], known["datatoken"], created.hash
+        contract = self._send_creation(spec, step)
+        created = transactions.of_step(step)
+        try:
+            tokens = contract.getTokensList()
+        except InvalidInputError as error:
+            raise ServiceUnavailableError(
+                f"transaction {created.hash} made data NFT {contract.address}, of which the node that was asked does not know yet "
+                f"({error}); trying again helps"
+            ) from error
+        if not tokens:
+            raise OceanError(
+                f"transaction {created.hash} made data NFT {contract.address} without a datatoken"
+            )
+        nft, datatoken = str(contract.address), str(tokens[0])
+        # The node may have forgotten the transaction, whose events tell it, when a task is cleared after months.
+        made = {"hash": created.hash, "block": created.block, "nft": nft, "datatoken": datatoken}
+        transactions.journal.save("created tokens", made)
+        return nft, datatoken, created.hash
+
+    def _send_creation(self, spec: AssetSpec, step: str) -> Any:
         from airflow_ocean.c2d import oceanlib
 
         config = self._client.ocean_config
@@ -254,7 +280,7 @@ class Assets:
             template_index=spec.template,
             cap=TEMPLATE_2_CAP if spec.template == 2 else None,
         )
-        with self._client.transactions.step("create data NFT and datatoken") as tx:
+        with self._client.transactions.step(step) as tx:
             if spec.pricing is None:
                 contract, _ = factory.create_with_erc20(nft, token, tx)
             elif spec.pricing.kind == "dispenser":
@@ -267,19 +293,7 @@ class Assets:
                     dt_decimals=18,
                 )
                 contract, _, _ = factory.create_with_erc20_and_fixed_rate(nft, token, offer, tx)
-        created = self._client.transactions.of_step("create data NFT and datatoken")
-        try:
-            tokens = contract.getTokensList()
-        except InvalidInputError as error:
-            raise ServiceUnavailableError(
-                f"transaction {created.hash} made data NFT {contract.address}, of which the node that was asked does not know yet "
-                f"({error}); trying again helps"
-            ) from error
-        if not tokens:
-            raise OceanError(
-                f"transaction {created.hash} made data NFT {contract.address} without a datatoken"
-            )
-        return str(contract.address), str(tokens[0]), created.hash
+        return contract
 
     def _build_ddo(self, spec: AssetSpec, did: str, nft_address: str, datatoken: str) -> dict[str, Any]:
         services = self._client.services()

@@ -242,14 +242,14 @@ class Jobs:
             payment_token=order.payment.token if order.payment else None,
         )
         if services.labels_jobs:
-            start = LabelledStart(services, self._journal, self._escrow, step, most_jobs)
+            start = LabelledStart(services, self._journal, order, self._escrow, step, most_jobs)
             with (
                 contextlib.nullcontext()
                 if most_jobs is None
                 else self._turn(f"jobs of {order.algorithm.did}")
             ):
-                return start.carry_out(order, request)
-        return BoundStart(services, self._journal, step).carry_out(order, request)
+                return start.carry_out(request)
+        return BoundStart(services, self._journal, order, step).carry_out(request)
 
     def get(self, job_id: str, provider_url: str | None = None) -> Job:
         """Return a job.

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.datatokens import Exchange
     from airflow_ocean.c2d.quotes import Quote, QuotedAsset
-    from airflow_ocean.c2d.services import EscrowPayment
 
 logger = logging.getLogger(__name__)
 
@@ -126,13 +125,13 @@ class Payments:
         """
         payments = self.plan(quote)
         # What was deposited may be locked by now, for the very job that it was for: it is not missing.
-        deposit = None if self._is_deposited(quote) else quote.payment
-        self._check(quote, payments, deposit)
+        is_deposited = self._is_deposited(quote)
+        self._check(quote, payments, is_deposited)
         self._agree(quote, payments)
         consumer = quote.environment.consumer_address
         orders = [self._carry_out(payment, consumer) for payment in payments]
-        if deposit is not None:
-            self._client.escrow.provide(deposit, escrow_purpose(quote.dids))
+        if quote.payment is not None and not is_deposited:
+            self._client.escrow.provide(quote.payment, escrow_purpose(quote.dids))
             self._client.transactions.journal.save(_deposit_entry(quote.dids), asdict(Terms.of(quote)))
         return [order.lower() if order else None for order in orders]
 
@@ -195,10 +194,15 @@ class Payments:
         """Say whether all that a payment on these terms puts into the escrow was put there by an earlier attempt."""
         return self._client.transactions.journal.load(_deposit_entry(quote.dids)) == asdict(Terms.of(quote))
 
-    def _check(self, quote: Quote, payments: list[Payment], escrow: EscrowPayment | None) -> None:
+    def _acquired(self, did: str) -> set[str]:
+        """Return the steps that got a datatoken for an order. Where it has to be got again, other tasks have spent theirs."""
+        steps = {_acquire_step(did, attempt) for attempt in range(1, ACQUISITIONS + 1)}
+        return steps & {mined.step for mined in self._client.transactions.mined}
+
+    def _check(self, quote: Quote, payments: list[Payment], is_deposited: bool) -> None:
         """Compare all that is due with limit and balances before the first transaction.
 
-        :param escrow: what is still to be put into the escrow
+        :param is_deposited: whether the escrow has got its part
         """
         due: dict[str, int] = {}
         for payment in payments:
@@ -208,13 +212,14 @@ class Payments:
                         f"the Provider asks a fee of {amount} for {payment.did} in no token at all"
                     )
                 due[token] = due.get(token, 0) + amount
-        datatokens = self._client.datatokens
+        datatokens, escrow = self._client.datatokens, quote.payment
         what = f"computing {quote.algorithm.asset.did} in {quote.environment.id}"
         token = parse_address(escrow.token, "token") if escrow else ""
         # All that may be claimed counts for the limit; of what the escrow holds already nothing more is needed.
         at_most = due | ({token: due.get(token, 0) + escrow.amount} if escrow else {})
-        self._client.check_spending(what, at_most)
-        if escrow:
+        lost = {step for payment in payments if payment.way == "buy" for step in self._acquired(payment.did)}
+        self._client.check_spending(what, at_most, lost)
+        if escrow and not is_deposited:
             due[token] = due.get(token, 0) + self._client.escrow.missing(escrow)
         for token, amount in due.items():
             datatokens.require_balance(datatokens.contract(token), amount)
@@ -290,7 +295,7 @@ class Payments:
                 f"the datatoken {payment.token.address} for {payment.did} was spent by another task, and there is no other"
             )
         payment = replace(payment, way=way, exchange=exchange)
-        self._client.check_spending(f"ordering {payment.did}", payment.due)
+        self._client.check_spending(f"ordering {payment.did}", payment.due, self._acquired(payment.did))
         return payment
 
     def _was_spent(self, payment: Payment, error: TransactionRevertedError) -> bool:
@@ -326,8 +331,9 @@ class Payments:
             self._client.datatokens.dispense(payment.token.address, ONE_DATATOKEN, step)
         else:
             self._client.datatokens.buy(
-                payment.token.address, ONE_DATATOKEN, payment.exchange.price(ONE_DATATOKEN), step
-            )
+                payment.token.address, ONE_DATATOKEN, payment.exchange.price(ONE_DATATOKEN), step,
+                lost=self._acquired(payment.did) - {step},
+            )  # fmt: skip
 
     def _approved(self, payment: Payment, due: dict[str, int]) -> AbstractContextManager[None]:
         """Let the datatoken contract take what is due from the wallet, exactly that unless told otherwise."""

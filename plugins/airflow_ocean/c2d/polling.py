@@ -33,6 +33,8 @@ CONCURRENCY = 8
 GATHERING, LONGEST_GATHERING = 0.2, 2.0
 # Looks that are taken before their time because somebody's deadline comes are at least so far apart, in seconds.
 DEADLINE_SPACING = 5.0
+# So long, seconds, a service may be left alone before one that nobody has looked at yet gives up for its deadline.
+LONGEST_PUT_OFF = 60.0
 # After so many errors in a row a list is suspected to be what the service cannot do.
 SUSPICIOUS = 3
 
@@ -152,7 +154,8 @@ class Poll:
     def _next_look(self) -> float:
         """Return when the next look is due, on the loop's clock."""
         due = max(min(wait.due for wait in self._waits), self._quiet_until)
-        deadline = self._clock(min(wait.deadline for wait in self._waits))
+        deadlines = [wait.deadline for wait in self._waits if not self._is_put_off(wait)]
+        deadline = self._clock(min(deadlines, default=math.inf))
         if not self._limited:
             deadline = max(deadline, self._last_look + min(self._interval() / 2, DEADLINE_SPACING))
         self._planned = min(due, deadline)
@@ -180,7 +183,17 @@ class Poll:
             else:
                 await self._look_at_each(reader, due)
         for wait in ending & self._waits:
-            self._end(wait, None)
+            if not self._is_put_off(wait):
+                self._end(wait, None)
+
+    def _is_put_off(self, wait: Wait) -> bool:
+        """Whether a wait gets its look after the deadline, as the service does not want to be asked for a while."""
+        return (
+            self._limited
+            and wait.seen == -math.inf
+            and wait.refused < 2
+            and self._quiet_until - self._loop.time() <= LONGEST_PUT_OFF
+        )
 
     async def _look_at_list(self, reader: JobReader, due: list[Wait]) -> None:
         suspected = self._failures >= SUSPICIOUS
@@ -292,6 +305,7 @@ class Poll:
         self._quiet_until = self._loop.time() + pause
         trouble = Trouble(error, pause)
         for wait in waits:
+            wait.refused += self._limited
             wait.due = self._quiet_until
             wait.put(trouble)
 

@@ -55,12 +55,17 @@ class _Start:
     The step's entry in the journal tells its job from others, and in ``asked_at`` when it was last asked for, None when that
     was refused. It is written before each request is sent, and with the job's id in ``job`` when that is known.
 
+    :param order: what the job is paid with
     :param step: the step's name in the journal
     """
 
-    def __init__(self, services: OceanServices, journal: Journal, step: str) -> None:
-        self._services, self._journal, self._step = services, journal, step
-        self._entry = journal.load(step)
+    def __init__(self, services: OceanServices, journal: Journal, order: Order, step: str) -> None:
+        self._services, self._journal, self._order, self._step = services, journal, order, step
+        self._orders = [transaction.lower() for transaction in order.transactions]
+        entry = journal.load(step)
+        # With other orders another job is wanted than the one that was started with those of before.
+        is_of_these = entry is not None and entry.get("orders", self._orders) == self._orders
+        self._entry = entry if is_of_these else None
 
     @property
     def _asked_at(self) -> float | None:
@@ -108,6 +113,7 @@ class _Start:
 
         :param marks: what tells it from others, for the journal
         """
+        marks["orders"] = self._orders
 
         def announce() -> None:
             marks["asked_at"] = time.time()
@@ -131,9 +137,9 @@ class BoundStart(_Start):
     asked for one and was not refused.
     """
 
-    def carry_out(self, order: Order, request: JobRequest) -> Job:
+    def carry_out(self, request: JobRequest) -> Job:
         """Start the job, or return the one that an earlier attempt started."""
-        agreements = {transaction.lower() for transaction in order.transactions}
+        agreements = set(self._orders)
         before: list[str] | None = None
         if self._entry is not None and self._asked_at is not None:
             before = self._entry["jobs"]
@@ -156,7 +162,7 @@ class BoundStart(_Start):
             raise OrderInUseError(
                 f"order {running.agreement_id} runs {running.describe()}; wait for it or stop it, or pay for another order",
                 job_id=running.id,
-                provider_url=order.provider_url,
+                provider_url=self._order.provider_url,
                 consumer_address=running.owner,
             )
         try:
@@ -182,16 +188,17 @@ class LabelledStart(_Start):
         self,
         services: OceanServices,
         journal: Journal,
+        order: Order,
         escrow: Escrow,
         step: str,
         most_jobs: int | None = None,
     ) -> None:
-        super().__init__(services, journal, step)
+        super().__init__(services, journal, order, step)
         self._escrow = escrow
         self._most_jobs = most_jobs
         self._label = str(self._entry["label"]) if self._entry else secrets.token_hex(16)
 
-    def carry_out(self, order: Order, request: JobRequest) -> Job:
+    def carry_out(self, request: JobRequest) -> Job:
         """Start the job, or return the one that an earlier attempt started.
 
         :raises OrderInUseError: when as many jobs of the algorithm as there may be are not finished
@@ -204,19 +211,20 @@ class LabelledStart(_Start):
             if mine is not None:
                 return mine
         self._require_room(request.algorithm.did)
+        payment = self._order.payment
         marks: dict[str, Any] = {"label": self._label}
         with contextlib.ExitStack() as stack:
-            if order.payment is not None:
-                stack.enter_context(self._escrow.turn(order.payment))
-                locks = self._locks(order.payment)
-                mine = self._of_lock(locks, order.payment)
+            if payment is not None:
+                stack.enter_context(self._escrow.turn(payment))
+                locks = self._locks(payment)
+                mine = self._of_lock(locks, payment)
                 if mine is not None:
                     return self._keep(mine)
                 # Another job may have been paid out of what was deposited for this one.
-                self._escrow.provide(order.payment, self._step)
+                self._escrow.provide(payment, self._step)
                 marks["locks"] = [_number(lock) for lock in locks]
             job = self._ask(replace(request, label=self._label), marks)
-            if order.payment is not None:
+            if payment is not None:
                 self._escrow.wait_until_locked(job)
         return job
 

@@ -34,7 +34,9 @@ class Trouble:
 class Wait:
     """One that waits for a job."""
 
-    __slots__ = ("_future", "_news", "deadline", "due", "failures", "interval", "job_id", "seen", "state")
+    __slots__ = (
+        "_future", "_news", "deadline", "due", "failures", "interval", "job_id", "refused", "seen", "state",
+    )  # fmt: skip
 
     def __init__(self, job_id: str, interval: float, deadline: float) -> None:
         self.job_id, self.deadline = job_id, deadline
@@ -43,6 +45,8 @@ class Wait:
         self.due = self.seen = -math.inf
         self.state: int | None = None
         self.failures = 0
+        # How often its look was refused, as the service wants fewer requests.
+        self.refused = 0
         self._news: list[Job | Trouble | Exception | None] = []
         self._future: asyncio.Future[None] | None = None
 

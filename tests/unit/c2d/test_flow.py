@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from airflow_ocean.c2d import starting
+from airflow_ocean.c2d import starting, transactions
 from airflow_ocean.c2d.assets import AssetSpec, ComputePolicy, Credentials, Pricing
+from airflow_ocean.c2d.client import OceanClient
 from airflow_ocean.c2d.errors import (
     AllowanceSpentError,
     AssetNotFoundError,
@@ -40,8 +41,8 @@ from tests.unit.c2d.conftest import CONTAINER, Branin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.jobs import Job
+    from airflow_ocean.c2d.network import Network
     from airflow_ocean.c2d.orders import Order
     from airflow_ocean.c2d.quotes import Quote
 
@@ -107,6 +108,26 @@ class TestPublishing:
         published = client_of(ALICE, journal).assets.publish(spec)
         assert published.transactions[0] == created.hash
         assert client_of(ALICE, journal).assets.publish(spec) == published
+
+    def test_a_finished_publication_outlives_the_nodes_index_of_transactions(
+        self, network: Network, data_file: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(transactions, "FINAL", 0)
+        monkeypatch.setattr(transactions, "LAG", 0.3)
+        journal, spec = MemoryJournal(), AssetSpec("dataset", "Published long ago", (data_file,))
+        with OceanClient(network, ALICE.private_key, journal) as client:
+            published = client.assets.publish(spec)
+        endpoint = FaultProxy({"chain": network.rpc_url})
+        forgotten = Rule(
+            lambda request: request.rpc_method in ("eth_getTransactionReceipt", "eth_getTransactionByHash"),
+            lambda genuine: Answer.of_json({"jsonrpc": "2.0", "id": genuine.json()["id"], "result": None}),
+        )
+        try:
+            later = replace(network, rpc_url=endpoint.url("chain"))
+            with endpoint.answering(forgotten), OceanClient(later, ALICE.private_key, journal) as client:
+                assert client.assets.publish(spec) == published
+        finally:
+            endpoint.close()
 
     @pytest.mark.parametrize("services", [("compute", "access"), ("access",)])
     def test_services_as_asked(
@@ -389,6 +410,29 @@ class TestComputing:
         assert consumer.datatokens.balance(token) == 0
         assert int(order.cost["tokens"][consumer.contract_address("Ocean")]) >= 5 * 10**18
 
+    def test_a_datatoken_that_another_task_spends_does_not_count_for_the_limit(
+        self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        """Who spends it has a limit of its own, and pays no other for it."""
+        spec = AssetSpec(
+            "dataset", "Sold and spent", (data_file,), pricing=Pricing.fixed_rate(4 * 10**18),
+            compute=ComputePolicy(trusted_publishers=(ALICE.address,)),
+        )  # fmt: skip
+        dataset = client_of(ALICE).assets.publish(spec)
+        token, genuine, overtaken = dataset.datatoken_address, Payments._start_order, iter([True])
+
+        def order(payments: Payments, payment: Payment, consumer: str) -> str:
+            if payment.did == dataset.did and next(overtaken, False):
+                client_of(BOB).datatokens.transfer(token, ALICE.address, ONE_DATATOKEN)
+            return genuine(payments, payment, consumer)
+
+        monkeypatch.setattr(Payments, "_start_order", order)
+        consumer = client_of(BOB, None, CostLimit.parse("5"))
+        paid_for = consumer.orders.pay(consumer.orders.quote([dataset.did], branin.algorithm.did))
+        assert consumer.datatokens.balance(token) == 0
+        assert int(paid_for.cost["tokens"][consumer.contract_address("Ocean")]) >= 8 * 10**18
+
     def test_an_order_is_renewed_for_a_longer_time(
         self, client_of: Callable[..., OceanClient], branin: Branin
     ) -> None:
@@ -538,6 +582,20 @@ class TestComputing:
         mine = client_of(BOB, journal).jobs.start(order)
         assert mine.id != job.id
         finished(others, mine)
+
+    def test_another_order_is_for_another_job(
+        self, client_of: Callable[..., OceanClient], branin: Branin
+    ) -> None:
+        """As when only the task that pays is run again with force_new."""
+        journal = MemoryJournal()
+        consumer = client_of(BOB, journal)
+        first = finished(consumer, consumer.jobs.start(paid(client_of(BOB), branin)))
+        order = paid(client_of(BOB), branin)
+        second = client_of(BOB, journal).jobs.start(order)
+        assert second.id != first.id
+        assert [found.id for found in jobs_of(consumer, order)] == [second.id]
+        assert client_of(BOB, journal).jobs.start(order).id == second.id
+        finished(consumer, second)
 
     def test_a_job_that_the_service_has_deleted_is_not_started_again(
         self, client_of: Callable[..., OceanClient], branin: Branin, monkeypatch: pytest.MonkeyPatch

@@ -480,6 +480,25 @@ async def test_a_rate_limit_is_kept_to_at_the_deadline_as_well(waiters, history,
     assert len(waiters.asked) == 1
 
 
+async def test_who_was_never_seen_is_looked_at_when_a_short_silence_is_over(waiters, history, proxy):
+    """As after a restart of the triggerer behind the deadline, when somebody else has asked too often."""
+    refused = iter([True])
+    proxy.rules = [Rule(lambda _request: next(refused, False), answers(429, Retry_After="1"))]
+    (job,) = history.add(1)
+    history.finish(job)
+    waiters.start(job, deadline=time.time() - 1)
+    assert (await waiters.tasks[job]).is_finished
+    assert len(waiters.asked) == 2
+
+
+async def test_a_service_that_always_refuses_ends_no_deadline(waiters, history, proxy):
+    proxy.rules = [Rule(lambda _request: True, answers(429, Retry_After="1"))]
+    (job,) = history.add(1)
+    waiters.start(job, deadline=time.time() - 1)
+    assert await waiters.tasks[job] is None
+    assert len(waiters.asked) == 2
+
+
 # ---------------------------------------------------------------------- what it costs here
 
 
