@@ -517,41 +517,35 @@ class TestComputing:
         assert [found.id for found in jobs_of(consumer, order)] == [job.id]
         assert finished(consumer, job).succeeded
 
-    def test_an_answer_to_a_start_that_nobody_can_read(
-        self, client_of: Callable[..., OceanClient], branin: Branin, localnet: Any
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (
+                Answer(200, b"<html>sign in first</html>", {"Content-Type": "text/html"}),
+                "a retry looks first",
+            ),
+            (
+                Answer(200, b"no gzip at all", {"Content-Encoding": "gzip"}),
+                "not encoded as .*a retry looks first",
+            ),
+            # Source: Provider ``routes/compute.py``, which calls ``update_nonce`` when the job is on its way.
+            (Answer.of_json({"error": "Cannot create duplicates of nonce"}, 503), "duplicates"),
+        ],
+        ids=["a page", "not as encoded", "the nonce cannot be stored"],
+    )
+    def test_an_answer_to_a_start_that_does_not_say_what_was_done(
+        self, client_of: Callable[..., OceanClient], branin: Branin, localnet: Any, answer: Answer, words: str
     ) -> None:
         journal = MemoryJournal()
         order = paid(client_of(BOB), branin)
         proxy = FaultProxy({"provider": localnet.provider_url})
         try:
             order = replace(order, provider_url=proxy.url("provider"))
-            page = Rule(
+            rule = Rule(
                 lambda request: request.method == "POST" and request.path.endswith("/compute"),
-                lambda _answer: Answer(200, b"<html>sign in first</html>", {"Content-Type": "text/html"}),
+                lambda _genuine: answer,
             )
-            with proxy.answering(page), pytest.raises(ServiceUnavailableError, match="a retry looks first"):
-                client_of(BOB, journal).jobs.start(order)
-            consumer = client_of(BOB, journal)
-            job = consumer.jobs.start(order)
-            assert [found.id for found in jobs_of(consumer, order)] == [job.id]
-            assert finished(consumer, job).succeeded
-        finally:
-            proxy.close()
-
-    def test_a_provider_that_cannot_store_the_nonce_of_a_start_has_started_it(
-        self, client_of: Callable[..., OceanClient], branin: Branin, localnet: Any
-    ) -> None:
-        """Source: Provider ``routes/compute.py``, which calls ``update_nonce`` when the job is on its way."""
-        journal = MemoryJournal()
-        order = paid(client_of(BOB), branin)
-        proxy = FaultProxy({"provider": localnet.provider_url})
-        try:
-            order = replace(order, provider_url=proxy.url("provider"))
-            late = Rule(
-                lambda request: request.method == "POST" and request.path.endswith("/compute"),
-                lambda _answer: Answer.of_json({"error": "Cannot create duplicates of nonce"}, 503),
-            )
-            with proxy.answering(late), pytest.raises(ServiceUnavailableError, match="duplicates"):
+            with proxy.answering(rule), pytest.raises(ServiceUnavailableError, match=words):
                 client_of(BOB, journal).jobs.start(order)
             consumer = client_of(BOB, journal)
             job = consumer.jobs.start(order)
