@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -79,14 +80,14 @@ class OceanBaseSensor(BaseSensorOperator):
         :raises AirflowSensorTimeout: when time is over
         :raises AirflowSkipException: likewise, with ``soft_fail``
         """
-        if not self.reschedule:
-            self.timeout = max(deadline - time.time(), 0.0)
+        altogether = self.timeout
+        self.timeout = math.inf if self.reschedule else max(deadline - time.time(), 0.0)
         try:
             return super().execute(context)
         except AirflowRescheduleException:
             if time.time() < deadline:
                 raise
-        message = f"it is not over after {self.timeout:.0f} s, retries included"
+        message = f"it is not over after {altogether:.0f} s, retries included"
         raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
 
 

@@ -23,5 +23,7 @@ WEB = httpx.Client(
     trust_env=False,
     verify=_CERTIFICATES,
     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    limits=httpx.Limits(max_connections=None, max_keepalive_connections=10),
+    # Servers close a connection that was idle for five seconds, this very Provider among them, which is asked who it is: a
+    # request must not meet that.
+    limits=httpx.Limits(max_connections=None, max_keepalive_connections=10, keepalive_expiry=2.0),
 )

@@ -244,8 +244,13 @@ class Assets:
         """Make data NFT and datatoken, and return their addresses and the transaction."""
         transactions, step = self._client.transactions, "create data NFT and datatoken"
         created, known = transactions.resume(step), transactions.journal.load("created tokens")
-        # Where a reorganisation moved the transaction, the addresses may be others.
-        if created and known and (known["hash"], known["block"]) == (created.hash, created.block):
+        # Only where the node has forgotten the transaction, whose events tell it: after months.
+        if (
+            created
+            and known
+            and known["hash"] == created.hash
+            and not transactions.chain.receipt(created.hash)
+        ):
             return known["nft"], known["datatoken"], created.hash
         contract = self._send_creation(spec, step)
         created = transactions.of_step(step)
@@ -261,9 +266,9 @@ class Assets:
                 f"transaction {created.hash} made data NFT {contract.address} without a datatoken"
             )
         nft, datatoken = str(contract.address), str(tokens[0])
-        # The node may have forgotten the transaction, whose events tell it, when a task is cleared after months.
-        made = {"hash": created.hash, "block": created.block, "nft": nft, "datatoken": datatoken}
-        transactions.journal.save("created tokens", made)
+        transactions.journal.save(
+            "created tokens", {"hash": created.hash, "nft": nft, "datatoken": datatoken}
+        )
         return nft, datatoken, created.hash
 
     def _send_creation(self, spec: AssetSpec, step: str) -> Any:

@@ -21,8 +21,6 @@ from airflow_ocean.c2d.transactions import Transactions
 from airflow_ocean.c2d.wallet import Wallet, machine_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from filelock import FileLock
 
     from airflow_ocean.c2d.journal import Journal
@@ -115,16 +113,15 @@ class OceanClient:
                 f"{self.network.address_file_path()} lists no contract {name} for chain {self.chain_id}"
             ) from error
 
-    def check_spending(self, what: str, due: dict[str, int], lost: Collection[str] = ()) -> None:
+    def check_spending(self, what: str, due: dict[str, int]) -> None:
         """Compare what is due, together with what this client's steps have spent before, with its limit.
 
         :param what: what it is for, for the message
         :param due: token address → amount in the token's smallest unit
-        :param lost: steps that do not count, as what they got was spent by other tasks of the wallet in the place of theirs
         :raises CostLimitError: when it is more
         """
         spent = dict.fromkeys(due, 0)
-        for mined in (mined for mined in self.transactions.mined if mined.step not in lost):
+        for mined in self.transactions.mined:
             for token in spent.keys() & mined.spent.keys():
                 spent[token] += mined.spent[token]
         self.limit.check_tokens(what, due, spent, self.datatokens.decimals)

@@ -19,7 +19,7 @@ from airflow_ocean.c2d.units import MAX_UINT256, ZERO_ADDRESS, format_units, par
 from airflow_ocean.c2d.wallet import machine_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.transactions import MinedTransaction
@@ -94,7 +94,7 @@ class Datatokens:
         """
         receiver = self._receiver(to, amount)
         token = self.contract(datatoken)
-        if self._client.transactions.resume(step) is None:
+        if self._client.transactions.resume(step, token.address) is None:
             if not token.getPermissions(self._client.address)[0]:
                 raise NotAllowedError(
                     f"wallet {self._client.address} is no minter of datatoken {token.address}; its publisher has to mint, "
@@ -113,7 +113,7 @@ class Datatokens:
         """
         receiver = self._receiver(to, amount)
         token = self.contract(datatoken)
-        if self._client.transactions.resume(step) is None:
+        if self._client.transactions.resume(step, token.address) is None:
             self.require_balance(token, amount)
             with self._client.transactions.step(step) as tx:
                 token.transfer(receiver, amount, tx)
@@ -128,7 +128,7 @@ class Datatokens:
         """
         self._receiver(self._client.address, amount)
         token = self.contract(datatoken)
-        if self._client.transactions.resume(step) is None:
+        if self._client.transactions.resume(step, token.address) is None:
             self._sold_alone(token)
             if not self.has_dispenser(token):
                 raise NotAllowedError(
@@ -139,19 +139,10 @@ class Datatokens:
         logger.info("Got %s of datatoken %s from its dispenser", format_units(amount), token.address)
         return self._client.transactions.of_step(step).hash
 
-    def buy(
-        self,
-        datatoken: str,
-        amount: int,
-        max_price: int = MAX_UINT256,
-        step: str = "buy",
-        *,
-        lost: Collection[str] = (),
-    ) -> list[str]:
+    def buy(self, datatoken: str, amount: int, max_price: int = MAX_UINT256, step: str = "buy") -> list[str]:
         """Buy datatokens at the datatoken's fixed-rate exchange, approving exactly their price.
 
         :param max_price: the most to pay for all of them, in the base token's smallest unit
-        :param lost: earlier purchases for the same purpose; see :meth:`OceanClient.check_spending`
         :raises NotAllowedError: when it has no active exchange
         :raises CostLimitError: when they cost more than ``max_price``
         :raises InsufficientFundsError: when the wallet holds less of the base token
@@ -164,7 +155,7 @@ class Datatokens:
             raise NotAllowedError(f"datatoken {token.address} has no active fixed-rate exchange")
         if self._client.transactions.resume(step) is None:
             self._sold_alone(token)
-            price = self._checked_price(exchange, token, amount, max_price, lost)
+            price = self._checked_price(exchange, token, amount, max_price)
             due = {exchange.base_token: price}
             with self.approved(exchange.address, due, step), self._client.transactions.step(step) as tx:
                 exchange.contract.FRE.buyDT(exchange.id, amount, price, ZERO_ADDRESS, 0, tx)
@@ -193,9 +184,7 @@ class Datatokens:
         for token, units in due.items():
             self.require_balance(self.contract(token), units)
 
-    def _checked_price(
-        self, exchange: Exchange, token: Any, amount: int, max_price: int, lost: Collection[str]
-    ) -> int:
+    def _checked_price(self, exchange: Exchange, token: Any, amount: int, max_price: int) -> int:
         price = exchange.price(amount)
         base = self.contract(exchange.base_token)
         what = f"{format_units(amount)} of datatoken {token.address}"
@@ -204,7 +193,7 @@ class Datatokens:
                 f"{what} costs {self.describe(base, price)}, more than the limit of {self.describe(base, max_price)}; "
                 "nothing was bought"
             )
-        self._client.check_spending(what, {exchange.base_token: price}, lost)
+        self._client.check_spending(what, {exchange.base_token: price})
         self.require_balance(base, price)
         return price
 

@@ -151,7 +151,7 @@ class Payments:
         did = item.asset.did
         if not item.quote.needed:
             return Payment(item, "none")
-        self._recount(did)
+        is_acquired = self._recount(did)
         for step in (_order_step(did), _renew_step(did)):
             resumed = self._client.transactions.resume(step)
             if resumed is not None:
@@ -166,7 +166,8 @@ class Payments:
         if item.quote.valid_order:
             return Payment(item, "renew", token=token)
         way, exchange = self._offer(token)
-        if int(token.balanceOf(self._client.address)) >= ONE_DATATOKEN:
+        # One that an earlier attempt got is not bought again before an order with it is refused.
+        if is_acquired or int(token.balanceOf(self._client.address)) >= ONE_DATATOKEN:
             return Payment(item, "held", token=token, exchange=exchange)
         if way is None:
             raise InsufficientFundsError(
@@ -181,23 +182,24 @@ class Payments:
         exchange = self._client.datatokens.exchange(token)
         return (None, None) if exchange is None else ("buy", exchange)
 
-    def _recount(self, did: str) -> None:
-        """Look at the steps on the way to an order again, so that the cost has what an earlier attempt spent on them."""
+    def _recount(self, did: str) -> bool:
+        """Look at the steps on the way to an order again, so that the cost has what an earlier attempt spent on them.
+
+        :return: whether a datatoken was got
+        """
+        is_acquired = False
         for attempt in range(1, ACQUISITIONS + 1):
             step = _acquire_step(did, attempt)
             self._client.datatokens.approvals(step)
             if self._client.transactions.resume(step) is None:
                 break
+            is_acquired = True
         self._client.datatokens.approvals(did)
+        return is_acquired
 
     def _is_deposited(self, quote: Quote) -> bool:
         """Say whether all that a payment on these terms puts into the escrow was put there by an earlier attempt."""
         return self._client.transactions.journal.load(_deposit_entry(quote.dids)) == asdict(Terms.of(quote))
-
-    def _acquired(self, did: str) -> set[str]:
-        """Return the steps that got a datatoken for an order. Where it has to be got again, other tasks have spent theirs."""
-        steps = {_acquire_step(did, attempt) for attempt in range(1, ACQUISITIONS + 1)}
-        return steps & {mined.step for mined in self._client.transactions.mined}
 
     def _check(self, quote: Quote, payments: list[Payment], is_deposited: bool) -> None:
         """Compare all that is due with limit and balances before the first transaction.
@@ -217,8 +219,7 @@ class Payments:
         token = parse_address(escrow.token, "token") if escrow else ""
         # All that may be claimed counts for the limit; of what the escrow holds already nothing more is needed.
         at_most = due | ({token: due.get(token, 0) + escrow.amount} if escrow else {})
-        lost = {step for payment in payments if payment.way == "buy" for step in self._acquired(payment.did)}
-        self._client.check_spending(what, at_most, lost)
+        self._client.check_spending(what, at_most)
         if escrow and not is_deposited:
             due[token] = due.get(token, 0) + self._client.escrow.missing(escrow)
         for token, amount in due.items():
@@ -295,7 +296,7 @@ class Payments:
                 f"the datatoken {payment.token.address} for {payment.did} was spent by another task, and there is no other"
             )
         payment = replace(payment, way=way, exchange=exchange)
-        self._client.check_spending(f"ordering {payment.did}", payment.due, self._acquired(payment.did))
+        self._client.check_spending(f"ordering {payment.did}", payment.due)
         return payment
 
     def _was_spent(self, payment: Payment, error: TransactionRevertedError) -> bool:
@@ -331,9 +332,8 @@ class Payments:
             self._client.datatokens.dispense(payment.token.address, ONE_DATATOKEN, step)
         else:
             self._client.datatokens.buy(
-                payment.token.address, ONE_DATATOKEN, payment.exchange.price(ONE_DATATOKEN), step,
-                lost=self._acquired(payment.did) - {step},
-            )  # fmt: skip
+                payment.token.address, ONE_DATATOKEN, payment.exchange.price(ONE_DATATOKEN), step
+            )
 
     def _approved(self, payment: Payment, due: dict[str, int]) -> AbstractContextManager[None]:
         """Let the datatoken contract take what is due from the wallet, exactly that unless told otherwise."""

@@ -154,8 +154,12 @@ class Poll:
     def _next_look(self) -> float:
         """Return when the next look is due, on the loop's clock."""
         due = max(min(wait.due for wait in self._waits), self._quiet_until)
-        deadlines = [wait.deadline for wait in self._waits if not self._is_put_off(wait)]
-        deadline = self._clock(min(deadlines, default=math.inf))
+        deadline = min(
+            max(self._clock(wait.deadline), self._quiet_until)
+            if self._is_put_off(wait)
+            else self._clock(wait.deadline)
+            for wait in self._waits
+        )
         if not self._limited:
             deadline = max(deadline, self._last_look + min(self._interval() / 2, DEADLINE_SPACING))
         self._planned = min(due, deadline)

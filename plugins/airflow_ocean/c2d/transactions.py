@@ -220,15 +220,22 @@ class Transactions:
         """Return what a step that this process carried out sent."""
         return next(sent for sent in reversed(self.mined) if sent.step == step and not sent.reverted)
 
-    def resume(self, step: str) -> MinedTransaction | None:
+    def resume(self, step: str, to: str | None = None) -> MinedTransaction | None:
         """Bring a step begun earlier to its end without being asked the same again.
 
+        :param to: the contract that it has to be of, in checksum form
+        :raises StepChangedError: when it is of another one
         :return: the mined transaction, None when the step never began, or its transaction was reverted or can no longer be
             mined: then it may be tried anew
         """
         entry = self._stored(step)
         if entry is None:
             return None
+        if to is not None and entry["to"] != to:
+            raise StepChangedError(
+                f"{step}: an earlier attempt signed a call at {entry['to']}, this one asks for one at {to}. Run again with "
+                "force_new, or give the step another name"
+            )
         try:
             return self._settle(step, entry)
         except TransactionRevertedError as error:
@@ -468,7 +475,7 @@ class Transactions:
         self._next_nonce = max(self._next_nonce, entry["nonce"] + 1)
         if int(receipt["status"], 16) == 1:
             mined = self._count(step, receipt)
-            if entry.get("mined", {}).get("hash") != mined.hash:
+            if entry.get("mined") != mined.to_dict():
                 self.journal.save(step, {**entry, "mined": mined.to_dict()})
             return mined
         asked = entry["candidates"][-1]

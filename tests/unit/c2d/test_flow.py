@@ -410,11 +410,10 @@ class TestComputing:
         assert consumer.datatokens.balance(token) == 0
         assert int(order.cost["tokens"][consumer.contract_address("Ocean")]) >= 5 * 10**18
 
-    def test_a_datatoken_that_another_task_spends_does_not_count_for_the_limit(
+    def test_a_datatoken_that_another_task_spends_counts_for_the_limit(
         self, client_of: Callable[..., OceanClient], branin: Branin, data_file: dict[str, str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        """Who spends it has a limit of its own, and pays no other for it."""
         spec = AssetSpec(
             "dataset", "Sold and spent", (data_file,), pricing=Pricing.fixed_rate(4 * 10**18),
             compute=ComputePolicy(trusted_publishers=(ALICE.address,)),
@@ -428,10 +427,17 @@ class TestComputing:
             return genuine(payments, payment, consumer)
 
         monkeypatch.setattr(Payments, "_start_order", order)
-        consumer = client_of(BOB, None, CostLimit.parse("5"))
-        paid_for = consumer.orders.pay(consumer.orders.quote([dataset.did], branin.algorithm.did))
-        assert consumer.datatokens.balance(token) == 0
-        assert int(paid_for.cost["tokens"][consumer.contract_address("Ocean")]) >= 8 * 10**18
+        journal = MemoryJournal()
+        limited = client_of(BOB, journal, CostLimit.parse("5"))
+        quote = limited.orders.quote([dataset.did], branin.algorithm.did)
+        with pytest.raises(CostLimitError, match=r"after 4\.\d+ were spent.*nothing more was spent"):
+            limited.orders.pay(quote)
+        # A retry tries the one that was bought before it asks for more money.
+        client_of(ALICE).datatokens.transfer(token, BOB.address, ONE_DATATOKEN)
+        retry = client_of(BOB, journal, CostLimit.parse("5"))
+        ordered = retry.orders.pay(retry.orders.quote([dataset.did], branin.algorithm.did))
+        assert 4 * 10**18 <= int(ordered.cost["tokens"][retry.contract_address("Ocean")]) <= 5 * 10**18
+        assert retry.datatokens.balance(token) == 0
 
     def test_an_order_is_renewed_for_a_longer_time(
         self, client_of: Callable[..., OceanClient], branin: Branin

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# Ocean's services close a connection that was idle for some seconds, five with Node.js: a request must not meet that, and for
+# a start nobody would know what became of it.
+LIMITS = httpx.Limits(keepalive_expiry=2.0)
 # No answer of a service but a result is ever larger; the longest, every job of a busy consumer, is 7 MB for 10,000.
 MAX_ANSWER = 64 * 1024 * 1024
 # What may be raised while an answer of another form than expected is taken apart.
@@ -152,7 +155,7 @@ class HttpSession:
     """
 
     def __init__(self, check: Callable[[httpx.Response, str], None] = check) -> None:
-        self._http = httpx.Client(timeout=TIMEOUT)
+        self._http = httpx.Client(timeout=TIMEOUT, limits=LIMITS)
         self._check = check
 
     def request(
@@ -231,7 +234,7 @@ async def open_async(
 ) -> AsyncIterator[AsyncHttpSession]:
     """Open a session on the running event loop."""
     # In a thread, as it reads all certificates of the system from the disk.
-    client = await asyncio.to_thread(httpx.AsyncClient, timeout=TIMEOUT)
+    client = await asyncio.to_thread(httpx.AsyncClient, timeout=TIMEOUT, limits=LIMITS)
     async with client:
         yield AsyncHttpSession(client, check)
 
