@@ -128,7 +128,7 @@ class Datatokens:
         """
         self._receiver(self._client.address, amount)
         token = self.contract(datatoken)
-        if self._client.transactions.resume(step, token.address) is None:
+        if self._client.transactions.resume(step) is None:
             self._sold_alone(token)
             if not self.has_dispenser(token):
                 raise NotAllowedError(

@@ -233,6 +233,20 @@ class TestDatatokens:
         with pytest.raises(InsufficientFundsError, match="holds 2 .* needs 5"):
             client_of(BOB).datatokens.transfer(token, ALICE.address, 5 * ONE_DATATOKEN)
 
+    def test_one_step_is_of_one_datatoken(
+        self, client_of: Callable[..., OceanClient], data_file: dict[str, str], branin: Branin
+    ) -> None:
+        spec = AssetSpec("dataset", "Minted once", (data_file,))
+        first, second = (client_of(ALICE).assets.publish(spec).datatoken_address for _ in range(2))
+        alice = client_of(ALICE)
+        minted = alice.datatokens.mint(first, BOB.address, 1)
+        assert alice.datatokens.mint(first, BOB.address, 1) == minted
+        with pytest.raises(StepChangedError, match="give the step another name"):
+            alice.datatokens.mint(second, BOB.address, 1)
+        # A dispenser serves many datatokens.
+        given = alice.datatokens.dispense(branin.algorithm.datatoken_address, 1)
+        assert alice.datatokens.dispense(branin.algorithm.datatoken_address, 1) == given
+
     def test_dispense_and_buy(self, client_of: Callable[..., OceanClient], data_file: dict[str, str]) -> None:
         spec = AssetSpec("dataset", "Priced", (data_file,), pricing=Pricing.dispenser())
         free = client_of(ALICE).assets.publish(spec).datatoken_address
