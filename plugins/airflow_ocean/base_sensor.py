@@ -1,10 +1,9 @@
-"""What the sensors have in common: their connection, their retries, and a time-out that no restart extends."""
+"""What the sensors have in common beside what all operators have: a time-out that no restart extends."""
 
 from __future__ import annotations
 
 import math
 import time
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
@@ -17,51 +16,27 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from airflow_ocean.c2d.errors import InvalidInputError
 from airflow_ocean.c2d.waits import SHORTEST_INTERVAL
-from airflow_ocean.hooks import OceanHook
-from airflow_ocean.retries import DEFAULT_FIRST_DELAY, DEFAULT_RETRIES, OceanRetryPolicy
+from airflow_ocean.operators.base import OceanBaseOperator
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from airflow.sdk import Context, RetryPolicy
+    from airflow.sdk import Context
 
 
-class OceanBaseSensor(BaseSensorOperator):
-    """A sensor with a connection, retries on transient errors, and a ``timeout`` that holds for all tries together.
+class OceanBaseSensor(OceanBaseOperator, BaseSensorOperator):
+    """A sensor whose ``timeout`` holds for all tries together.
 
-    :param ocean_conn_id: (templated) the connection of the wallet that started the job
     :param poke_interval: seconds between two looks, 0.1 or more
     :param timeout: seconds to wait altogether, retries included; clearing the task begins anew
-    :param retries: how often to try again after a transient error
-    :param retry_delay: the wait before the first retry, doubled with each further one
-    :param retry_policy: which errors to retry; by default transient ones, while fatal ones fail at once
     :raises InvalidInputError: when ``poke_interval`` is too short
     """
 
-    def __init__(
-        self,
-        *,
-        ocean_conn_id: str = OceanHook.default_conn_name,
-        retries: int = DEFAULT_RETRIES,
-        retry_delay: timedelta | float = DEFAULT_FIRST_DELAY,
-        retry_policy: RetryPolicy | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
-        if retry_policy is None:
-            # Set afterwards, when Airflow has made a timedelta of the delay.
-            self.retry_policy = OceanRetryPolicy(self.retry_delay)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if self.poke_interval < SHORTEST_INTERVAL:
             raise InvalidInputError(
                 f"poke_interval must be {SHORTEST_INTERVAL} or more seconds, not {self.poke_interval}; "
                 "tasks of one wallet share their looks, so it would be everybody's"
             )
-        self.ocean_conn_id = ocean_conn_id
-
-    @cached_property
-    def hook(self) -> OceanHook:
-        """The hook of the sensor's connection."""
-        return OceanHook(self.ocean_conn_id)
 
     def deadline(self, context: Context) -> float:
         """Return when to give up, in seconds since 1970: what the first try said, so that no restart extends it."""

@@ -92,9 +92,8 @@ class Engine:
         stop = threading.Event()
         with self._changed:
             self._running[job.id] = stop
-        if any(
-            found.body["stopRequested"] for found in self._jobs.find(job.id)
-        ):  # maybe since the job was read
+        # Maybe it was asked for since the job was read.
+        if any(found.body["stopRequested"] for found in self._jobs.find(job.id)):
             stop.set()
         threading.Thread(target=self._live, args=(job, stop), name=f"job-{job.id[:8]}", daemon=True).start()
 
