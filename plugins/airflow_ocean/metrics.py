@@ -28,7 +28,7 @@ from airflow.sdk.observability.stats import Stats
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_ocean.c2d.transactions import MinedTransaction
+    from airflow_ocean.c2d.mined_transaction import MinedTransaction
 
 _GWEI = 10**9
 _MICRO = 6

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.estimates import Estimate
-    from airflow_ocean.c2d.transactions import MinedTransaction
+    from airflow_ocean.c2d.mined_transaction import MinedTransaction
     from include.localnet.ethereum import Chain
 
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_ocean.c2d.client import OceanClient
+    from airflow_ocean.c2d.mined_transaction import MinedTransaction
     from airflow_ocean.c2d.services import OceanServices
-    from airflow_ocean.c2d.transactions import MinedTransaction
 
 __all__ = [
     "AlgorithmContainer",

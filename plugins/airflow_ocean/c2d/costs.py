@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_ocean.c2d.transactions import MinedTransaction
+    from airflow_ocean.c2d.mined_transaction import MinedTransaction
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_ocean.c2d.client import OceanClient
-    from airflow_ocean.c2d.transactions import MinedTransaction
+    from airflow_ocean.c2d.mined_transaction import MinedTransaction
 
 logger = logging.getLogger(__name__)
 

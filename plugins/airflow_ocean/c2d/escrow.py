@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from airflow_ocean.c2d.client import OceanClient
     from airflow_ocean.c2d.jobs import Job, JobPayment
     from airflow_ocean.c2d.locks import Lock, Locking
+    from airflow_ocean.c2d.mined_transaction import MinedTransaction
     from airflow_ocean.c2d.services import EscrowPayment
-    from airflow_ocean.c2d.transactions import MinedTransaction
 
 logger = logging.getLogger(__name__)
 

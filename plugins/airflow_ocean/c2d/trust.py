@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_ocean.c2d.assets import Asset
     from airflow_ocean.c2d.client import OceanClient
-    from airflow_ocean.c2d.transactions import MinedTransaction
+    from airflow_ocean.c2d.mined_transaction import MinedTransaction
 
     # Changes a service's ``compute`` section in place and says whether there was anything to change.
     Change = Callable[[dict[str, Any]], bool]
