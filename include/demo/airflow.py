@@ -168,7 +168,11 @@ class Airflow:
         """
         response = self._http.request(method, path, **options)
         if response.is_error:
-            raise CommandError(f"{method} {path} was answered {response.status_code}: {response.text[:2000]}")
+            answered = f"{method} {path} was answered {response.status_code}: {response.text[:2000]}"
+            if response.is_server_error:
+                log = self.log(_API_SERVER)
+                answered += f"\nThe end of {log}:\n{end_of(log)}"
+            raise CommandError(answered)
         return response.json() if response.content else None
 
     def find(self, path: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -79,6 +80,22 @@ def connections(airflow: Airflow, localnet: NetworkSettings) -> dict[str, Any]:
     assert set_connections(airflow, variables) == ["ocean_carlos"]
     listed = airflow.request("GET", "/api/v2/connections")["connections"]
     return {connection["connection_id"]: connection for connection in listed}
+
+
+def test_requests_that_write_at_once_do_not_lock_the_database(airflow: Airflow) -> None:
+    runs = "/api/v2/dags/ocean_escrow/dagRuns"
+
+    def trigger_and_delete(_number: int) -> str:
+        run_id: str = airflow.request("POST", runs, json={"logical_date": None})["dag_run_id"]
+        airflow.request("DELETE", f"{runs}/{run_id}")
+        return run_id
+
+    # The DAG is paused: nothing of these runs begins.
+    airflow.wait_for_dag("ocean_escrow")
+    with ThreadPoolExecutor(8) as threads:
+        run_ids = set(threads.map(trigger_and_delete, range(40)))
+    assert len(run_ids) == 40
+    assert airflow.request("GET", runs)["dag_runs"] == []
 
 
 class Run:
