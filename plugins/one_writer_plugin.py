@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-# The test button of the connection form: it writes nothing, and may wait for services.
-_UNWRITTEN = "/connections/test"
 
 
 class OneWriter:
@@ -33,11 +31,19 @@ class OneWriter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, one that writes when those before it are through."""
-        if scope["type"] != "http" or scope["method"] in _READING or scope["path"].endswith(_UNWRITTEN):
+        if _writes(scope):
+            async with self._turn:
+                await self._app(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        async with self._turn:
-            await self._app(scope, receive, send)
+
+
+def _writes(scope: Scope) -> bool:
+    if scope["type"] != "http" or scope["method"] in _READING:
+        return False
+    # The test button of the connection form writes nothing, and may wait for services. Other methods at its path are for a
+    # connection of that name.
+    return not (scope["method"] == "POST" and scope["path"].endswith("/connections/test"))
 
 
 def _database_is_sqlite() -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from plugins import one_writer_plugin
 from plugins.one_writer_plugin import OneWriter, OneWriterPlugin
 
 if TYPE_CHECKING:
@@ -41,9 +43,20 @@ async def most_at_once(*requests: tuple[str, str]) -> int:
     return app.most
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_requests_that_write_take_turns(method: str) -> None:
-    assert await most_at_once((method, "/api/v2/dags"), ("PATCH", "/execution/run")) == 1
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ("POST", "/api/v2/dags"),
+        ("PUT", "/api/v2/dags"),
+        ("PATCH", "/api/v2/dags"),
+        ("DELETE", "/api/v2/dags"),
+        # A connection with the id "test".
+        ("PATCH", "/api/v2/connections/test"),
+        ("DELETE", "/api/v2/connections/test"),
+    ],
+)
+async def test_requests_that_write_take_turns(request_: tuple[str, str]) -> None:
+    assert await most_at_once(request_, ("PATCH", "/execution/run")) == 1
 
 
 async def test_a_request_that_fails_ends_its_turn() -> None:
@@ -66,3 +79,11 @@ async def test_others_wait_for_nobody(other: tuple[str, str]) -> None:
 def test_the_plugin_is_there_where_the_database_is_sqlite() -> None:
     # The tests' own Airflow is on SQLite.
     assert [entry["middleware"] for entry in OneWriterPlugin.fastapi_root_middlewares] == [OneWriter]
+
+
+def test_other_databases_have_no_need_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql+psycopg2://airflow@127.0.0.1/airflow"
+    )
+    loaded = runpy.run_path(one_writer_plugin.__file__)
+    assert loaded["OneWriterPlugin"].fastapi_root_middlewares == []
